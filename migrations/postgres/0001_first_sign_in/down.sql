@@ -1,0 +1,12 @@
+DROP TABLE throttles;
+DROP TABLE access_tokens;
+DROP TABLE authorization_codes;
+DROP TABLE grants;
+DROP TABLE consents;
+DROP TABLE sessions;
+DROP TABLE signing_keys;
+DROP TABLE client_origins;
+DROP TABLE client_secrets;
+DROP TABLE clients;
+DROP TABLE users;
+DROP TABLE properties;

@@ -1,0 +1,113 @@
+//! `latchkey config check` and `latchkey config reference`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::{self, Config, Sources};
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One line a finding, for people.
+    Table,
+    /// One object a line, for scripts.
+    Json,
+}
+
+/// Prints every finding; exit code 1 when there is one.
+pub fn check(sources: Sources, format: Format, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match (Config::load(sources), format) {
+        (Ok(config), Format::Table) => {
+            writeln!(
+                out,
+                "The configuration is valid; the issuer is {}",
+                config.issuer
+            )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        // An empty list: a script counts lines.
+        (Ok(_), Format::Json) => Ok(ExitCode::SUCCESS),
+        (Err(findings), Format::Table) => {
+            writeln!(out, "{findings}")?;
+            Ok(ExitCode::FAILURE)
+        }
+        (Err(findings), Format::Json) => {
+            for finding in findings.iter() {
+                serde_json::to_writer(&mut *out, finding)?;
+                writeln!(out)?;
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Prints every key with its default and reason, as a TOML file.
+pub fn reference(out: &mut dyn Write) -> io::Result<ExitCode> {
+    out.write_all(config::reference().as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(environment: &[(&str, &str)], format: Format) -> (ExitCode, String) {
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let mut out = Vec::new();
+        let code = check(
+            Sources {
+                environment,
+                ..Sources::default()
+            },
+            format,
+            &mut out,
+        )
+        .expect("memory takes all");
+        (code, String::from_utf8(out).expect("text"))
+    }
+
+    #[test]
+    fn a_valid_configuration_is_said_to_be_valid() {
+        let (code, out) = run(
+            &[("LATCHKEY_ISSUER", "https://id.example.test")],
+            Format::Table,
+        );
+        assert_eq!(
+            out,
+            "The configuration is valid; the issuer is https://id.example.test\n"
+        );
+        assert_eq!(code, ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn findings_end_with_exit_code_1_a_line_each() {
+        let (code, out) = run(
+            &[("LATCHKEY_LISTEN", "x"), ("LATCHKEY_LOG__LEVEL", "loud")],
+            Format::Table,
+        );
+        assert_eq!(out.lines().count(), 3, "{out}");
+        assert_eq!(code, ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn findings_as_json_are_one_object_a_line() {
+        let (_, out) = run(&[("LATCHKEY_LISTEN", "x")], Format::Json);
+        let keys: Vec<_> = out
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).expect("an object")["key"].clone()
+            })
+            .collect();
+        assert_eq!(keys, ["issuer", "listen"]);
+    }
+
+    #[test]
+    fn the_reference_is_printed_whole() {
+        let mut out = Vec::new();
+        reference(&mut out).expect("memory takes all");
+        assert_eq!(String::from_utf8(out).expect("text"), config::reference());
+    }
+}

@@ -1,0 +1,2 @@
+//! The command line: a file a verb.
+pub mod config;

@@ -1,0 +1,278 @@
+//! Claims about a person: which exist, which scope brings them, which a request asks for one by one.
+//! OpenID Connect Core §5.1, §5.4, §5.5.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::error::{OAuthError, invalid_request};
+use super::scope::Scope;
+
+/// What the server can say about a person, and which scope delivers it. `groups` is ours.
+pub const BY_SCOPE: &[(&str, &[&str])] = &[
+    (
+        "profile",
+        &[
+            "name",
+            "given_name",
+            "family_name",
+            "middle_name",
+            "nickname",
+            "preferred_username",
+            "profile",
+            "picture",
+            "website",
+            "gender",
+            "birthdate",
+            "zoneinfo",
+            "locale",
+            "updated_at",
+        ],
+    ),
+    ("email", &["email", "email_verified"]),
+    ("address", &["address"]),
+    ("phone", &["phone_number", "phone_number_verified"]),
+    ("groups", &["groups"]),
+];
+
+/// Every claim that can be asked for, as discovery lists them.
+pub fn supported() -> Vec<&'static str> {
+    let about_the_login = ["sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash"];
+    about_the_login.into_iter().chain(BY_SCOPE.iter().flat_map(|(_, claims)| claims.iter().copied())).collect()
+}
+
+/// The claims that one place (UserInfo or the ID token) shows: those of the scope, and those asked for by name.
+pub fn select(person: &Map<String, Value>, scope: &Scope, asked: &Asked) -> Map<String, Value> {
+    let by_scope = BY_SCOPE.iter().filter(|(name, _)| scope.contains(name)).flat_map(|(_, claims)| claims.iter().copied());
+    let by_name = asked.names().filter(|name| is_about_the_person(name));
+    let mut selected = Map::new();
+    for name in by_scope.chain(by_name) {
+        if let Some(value) = person.get(name) {
+            selected.insert(name.to_owned(), value.clone());
+        }
+        // A mail address without the word whether it was verified invites apps to trust it.
+        if name == "email"
+            && let Some(verified) = person.get("email_verified")
+        {
+            selected.insert("email_verified".to_owned(), verified.clone());
+        }
+    }
+    selected
+}
+
+/// Whether a claim tells something about a person, rather than about the login.
+pub fn is_about_the_person(name: &str) -> bool {
+    BY_SCOPE.iter().any(|(_, claims)| claims.contains(&name))
+}
+
+/// The `claims` parameter (§5.5): what is asked for in each place. Claims of one never appear in the other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClaimsRequest {
+    #[serde(default, skip_serializing_if = "Asked::is_empty")]
+    pub userinfo: Asked,
+    #[serde(default, skip_serializing_if = "Asked::is_empty")]
+    pub id_token: Asked,
+}
+
+/// Claims asked for by name in one place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Asked(BTreeMap<String, Option<Wish>>);
+
+/// How a claim is wanted (§5.5.1).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wish {
+    #[serde(default)]
+    pub essential: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<Value>>,
+}
+
+impl Wish {
+    /// The texts that would do; empty when any would.
+    pub fn accepted(&self) -> Vec<&str> {
+        self.value.iter().chain(self.values.iter().flatten()).filter_map(Value::as_str).collect()
+    }
+}
+
+impl Asked {
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// How a claim is wanted; nothing when it isn't, or without details.
+    pub fn wish(&self, name: &str) -> Option<&Wish> {
+        self.0.get(name).and_then(Option::as_ref)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl ClaimsRequest {
+    /// Reads the parameter's JSON. Unknown claims and members are ignored, as §5.5 asks.
+    pub fn parse(json: Option<&str>) -> Result<Self, OAuthError> {
+        let Some(json) = json else { return Ok(Self::default()) };
+        serde_json::from_str(json).map_err(|_json| invalid_request("claims must be a JSON object as in OpenID Connect Core 5.5"))
+    }
+
+    /// Whether nothing is asked for by name.
+    pub fn is_empty(&self) -> bool {
+        self.userinfo.is_empty() && self.id_token.is_empty()
+    }
+
+    /// The person whom the request demands (§5.5.1: `sub` with a value), if it names one.
+    pub fn demanded_subject(&self) -> Option<&str> {
+        [&self.id_token, &self.userinfo].into_iter().find_map(|place| place.wish("sub")?.value.as_ref()?.as_str())
+    }
+
+    /// Everything about the person that is asked for in either place.
+    pub fn about_the_person(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.userinfo.names().chain(self.id_token.names()).filter(|name| is_about_the_person(name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// Checks what an operator says about a person; `null` and empty values are dropped, unknown names and wrong types refused.
+pub fn check_attributes(claims: &Map<String, Value>) -> Result<Map<String, Value>, Vec<String>> {
+    let mut checked = Map::new();
+    let mut problems = Vec::new();
+    for (name, value) in claims {
+        if is_nothing(value) {
+            continue;
+        }
+        match check_attribute(name, value) {
+            Ok(()) => {
+                checked.insert(name.clone(), value.clone());
+            }
+            Err(reason) => problems.push(format!("claims.{name}: {reason}")),
+        }
+    }
+    if problems.is_empty() { Ok(checked) } else { Err(problems) }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Object(members) => members.values().all(is_nothing),
+        _ => false,
+    }
+}
+
+fn check_attribute(name: &str, value: &Value) -> Result<(), &'static str> {
+    let text = value.as_str();
+    match name {
+        "email" | "email_verified" | "groups" | "sub" | "updated_at" => Err("is not set here; it has a field of its own"),
+        _ if !is_about_the_person(name) => Err("is not a standard claim (OpenID Connect Core 5.1)"),
+        "phone_number_verified" => value.is_boolean().then_some(()).ok_or("is true or false"),
+        "address" => check_address(value),
+        "birthdate" => text.is_some_and(is_birthdate).then_some(()).ok_or("is YYYY-MM-DD, YYYY or 0000-MM-DD"),
+        "profile" | "picture" | "website" => {
+            let is_address = text.and_then(|text| url::Url::parse(text).ok()).is_some_and(|url| matches!(url.scheme(), "https" | "http"));
+            is_address.then_some(()).ok_or("is a web address")
+        }
+        "locale" => text.is_some_and(is_locale).then_some(()).ok_or("is a language tag such as en-GB"),
+        "zoneinfo" => text.is_some_and(is_zone).then_some(()).ok_or("is a time zone such as Europe/Berlin"),
+        _ => text.is_some_and(|text| text.len() <= 2_000 && !text.chars().any(char::is_control)).then_some(()).ok_or("is a text of one line"),
+    }
+}
+
+fn check_address(value: &Value) -> Result<(), &'static str> {
+    const MEMBERS: &[&str] = &["formatted", "street_address", "locality", "region", "postal_code", "country"];
+    let is_valid = value.as_object().is_some_and(|members| {
+        members.iter().all(|(name, value)| MEMBERS.contains(&name.as_str()) && value.as_str().is_some_and(|text| text.len() <= 2_000))
+    });
+    is_valid.then_some(()).ok_or("is an object of formatted, street_address, locality, region, postal_code, country")
+}
+
+fn is_birthdate(text: &str) -> bool {
+    let digits_only = |text: &str| text.chars().all(|c| c.is_ascii_digit());
+    match text.split('-').collect::<Vec<_>>().as_slice() {
+        [year] => year.len() == 4 && digits_only(year),
+        // The year may be withheld; 2000 was a leap year.
+        ["0000", month, day] => NaiveDate::parse_from_str(&format!("2000-{month}-{day}"), "%Y-%m-%d").is_ok() && text.len() == 10,
+        [_, _, _] => text.len() == 10 && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok(),
+        _ => false,
+    }
+}
+
+fn is_locale(text: &str) -> bool {
+    let mut subtags = text.split('-');
+    subtags.next().is_some_and(|language| (2..=8).contains(&language.len()) && language.chars().all(|c| c.is_ascii_alphabetic()))
+        && subtags.all(|subtag| (1..=8).contains(&subtag.len()) && subtag.chars().all(|c| c.is_ascii_alphanumeric()))
+}
+
+fn is_zone(text: &str) -> bool {
+    text == "UTC"
+        || text.split('/').count() >= 2
+            && text.split('/').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+')))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().expect("an object").clone()
+    }
+
+    #[test]
+    fn claims_of_one_place_do_not_appear_in_the_other() {
+        let request = ClaimsRequest::parse(Some(r#"{"userinfo":{"name":{"essential":true}},"id_token":{"nickname":null}}"#)).expect("valid");
+        let person = object(json!({"name": "Alice", "nickname": "al", "email": "a@example.test", "email_verified": true}));
+        let scope = "openid".parse().expect("valid");
+        assert_eq!(select(&person, &scope, &request.userinfo), object(json!({"name": "Alice"})));
+        assert_eq!(select(&person, &scope, &request.id_token), object(json!({"nickname": "al"})));
+    }
+
+    #[test]
+    fn a_mail_address_always_comes_with_whether_it_was_verified() {
+        let request = ClaimsRequest::parse(Some(r#"{"id_token":{"email":null}}"#)).expect("valid");
+        let person = object(json!({"email": "a@example.test", "email_verified": false}));
+        assert_eq!(select(&person, &Scope::default(), &request.id_token), person);
+    }
+
+    #[test]
+    fn attributes_have_the_types_of_the_specification() {
+        let good = object(json!({
+            "name": "Alice", "birthdate": "0000-02-29", "locale": "en-GB", "zoneinfo": "Europe/Berlin", "phone_number_verified": true,
+            "address": {"locality": "Bremen"}, "nickname": "", "middle_name": null
+        }));
+        let checked = check_attributes(&good).expect("valid");
+        assert!(!checked.contains_key("nickname") && !checked.contains_key("middle_name"));
+        for bad in [
+            json!({"birthdate": "1.2.1990"}),
+            json!({"birthdate": "1990-02-30"}),
+            json!({"phone_number_verified": "true"}),
+            json!({"address": "Bremen"}),
+            json!({"address": {"planet": "Earth"}}),
+            json!({"locale": "English (UK)"}),
+            json!({"zoneinfo": "somewhere"}),
+            json!({"website": "javascript:alert(1)"}),
+            json!({"email": "x@example.test"}),
+            json!({"role": "admin"}),
+            json!({"name": 7}),
+        ] {
+            assert!(check_attributes(&object(bad.clone())).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_claims_parameter_that_is_not_an_object_is_refused() {
+        for bad in ["[]", "{\"userinfo\":[]}", "{\"userinfo\":{\"name\":true}}", "{", "null"] {
+            assert!(ClaimsRequest::parse(Some(bad)).is_err(), "{bad}");
+        }
+        assert!(ClaimsRequest::parse(Some("{\"other\":{}}")).expect("valid").is_empty());
+    }
+}

@@ -1,0 +1,461 @@
+//! Clients: the apps that send people here. RFC 7591 §2; OpenID Connect Dynamic Client Registration §2.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::jose::SigningAlgorithm;
+use super::redirect_uri::RedirectUri;
+use super::resource;
+use super::scope::{self, Scope};
+
+/// A client's public name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientId(String);
+
+impl ClientId {
+    /// From a request, where it is only looked up.
+    pub fn from_request(value: &str) -> Self {
+        Self(value.to_owned())
+    }
+
+    /// As it is sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a client proves itself at the token endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMethod {
+    /// `Authorization: Basic`. Stands for `client_secret_post` too: it is the same secret.
+    ClientSecretBasic,
+    /// In the body. Stands for `client_secret_basic` too.
+    ClientSecretPost,
+    /// A public client: it has no secret to keep.
+    None,
+}
+
+impl AuthMethod {
+    /// Every method that the token endpoint accepts.
+    pub const ALL: &[Self] = &[Self::ClientSecretBasic, Self::ClientSecretPost, Self::None];
+
+    /// The registered name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Where a client runs (OpenID Connect Registration §2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplicationType {
+    #[default]
+    Web,
+    /// On the person's own machine: loopback redirects with any port, and schemes of its own.
+    Native,
+}
+
+/// What an access token looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessTokenFormat {
+    /// `at+jwt` (RFC 9068).
+    #[default]
+    Jwt,
+    /// Random; only this server knows what it means.
+    Opaque,
+}
+
+/// A registered client whose every value was checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    pub client_id: ClientId,
+    pub client_name: Option<String>,
+    pub client_uri: Option<String>,
+    pub policy_uri: Option<String>,
+    pub tos_uri: Option<String>,
+    pub application_type: ApplicationType,
+    pub redirect_uris: Vec<RedirectUri>,
+    pub token_endpoint_auth_method: AuthMethod,
+    pub id_token_signed_response_alg: SigningAlgorithm,
+    pub default_max_age: Option<u64>,
+    pub default_acr_values: Vec<String>,
+    /// What it may ask for; `None` is everything that the server knows.
+    pub scope: Option<Scope>,
+    pub require_pkce: bool,
+    pub skip_consent: bool,
+    pub access_token_format: AccessTokenFormat,
+    pub allowed_cors_origins: Vec<String>,
+    pub allowed_resources: Vec<String>,
+    pub claims_in_id_token: bool,
+    #[serde(default)]
+    pub tokens: Lifetimes,
+}
+
+/// Lifetimes that differ from the server's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetimes {
+    pub code: Option<Duration>,
+    pub access: Option<Duration>,
+    pub id: Option<Duration>,
+}
+
+impl Client {
+    /// Whether it has no secret (RFC 6749 §2.1).
+    pub fn is_public(&self) -> bool {
+        self.token_endpoint_auth_method == AuthMethod::None
+    }
+
+    /// What people see: its name, else its id.
+    pub fn display_name(&self) -> &str {
+        self.client_name.as_deref().unwrap_or(self.client_id.as_str())
+    }
+
+    /// Must it send a `code_challenge`? Public clients always (security decision 2).
+    pub fn must_use_pkce(&self) -> bool {
+        self.require_pkce || self.is_public()
+    }
+
+    /// May any loopback port be used? (RFC 8252 §7.3)
+    pub fn any_loopback_port(&self) -> bool {
+        self.is_public() && self.application_type == ApplicationType::Native
+    }
+
+    /// What is left of a scope under what the server knows and what this client may have.
+    pub fn allowed_scope(&self, requested: Scope) -> Scope {
+        requested.retain(|token| scope::SUPPORTED.contains(&token) && self.scope.as_ref().is_none_or(|allowed| allowed.contains(token)))
+    }
+}
+
+/// Client metadata as an operator writes it, before it is checked. The names are RFC 7591's; the last ones are ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientMetadata {
+    pub client_id: Option<String>,
+    #[serde(default, skip_serializing)]
+    pub client_secret: Option<String>,
+    pub client_name: Option<String>,
+    pub client_uri: Option<String>,
+    pub policy_uri: Option<String>,
+    pub tos_uri: Option<String>,
+    pub application_type: Option<String>,
+    #[serde(default)]
+    pub redirect_uris: Vec<String>,
+    pub response_types: Option<Vec<String>>,
+    pub grant_types: Option<Vec<String>>,
+    pub token_endpoint_auth_method: Option<String>,
+    pub id_token_signed_response_alg: Option<String>,
+    pub default_max_age: Option<u64>,
+    pub default_acr_values: Option<Vec<String>>,
+    pub scope: Option<String>,
+    pub require_pkce: Option<bool>,
+    pub skip_consent: Option<bool>,
+    pub access_token_format: Option<String>,
+    pub allowed_cors_origins: Option<Vec<String>>,
+    pub allowed_resources: Option<Vec<String>>,
+    pub claims_in_id_token: Option<bool>,
+    #[serde(default)]
+    pub tokens: BTreeMap<String, DurationText>,
+}
+
+/// A duration with a unit (`"10m"`), or whole seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DurationText {
+    Seconds(u64),
+    Text(String),
+}
+
+impl DurationText {
+    /// In seconds; nothing when the text has no sense.
+    pub fn duration(&self) -> Option<Duration> {
+        match self {
+            Self::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
+            Self::Text(text) => {
+                let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+                let unit = match text.get(digits.len()..)? {
+                    "" | "s" => 1,
+                    "m" => 60,
+                    "h" => 3_600,
+                    "d" => 86_400,
+                    _ => return None,
+                };
+                digits.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_secs)
+            }
+        }
+    }
+}
+
+/// A value that can't be registered: which one, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub field: String,
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.reason)
+    }
+}
+
+const LONGEST_TEXT: usize = 2_000;
+const MOST_VALUES: usize = 100;
+const LONGEST_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
+const LONGEST_CODE_LIFE: Duration = Duration::from_secs(600);
+
+impl ClientMetadata {
+    /// Checks everything and lists every problem at once.
+    pub fn check(&self, client_id: ClientId) -> Result<Client, Vec<Problem>> {
+        let mut problems = Problems::default();
+        self.check_sizes(&client_id, &mut problems);
+        let application_type = match self.application_type.as_deref() {
+            None | Some("web") => ApplicationType::Web,
+            Some("native") => ApplicationType::Native,
+            Some(_) => problems.add("application_type", "is web or native").unwrap_or_default(),
+        };
+        let method = match self.token_endpoint_auth_method.as_deref() {
+            None | Some("client_secret_basic") => AuthMethod::ClientSecretBasic,
+            Some("client_secret_post") => AuthMethod::ClientSecretPost,
+            Some("none") => AuthMethod::None,
+            Some(_) => problems
+                .add("token_endpoint_auth_method", "is client_secret_basic, client_secret_post or none")
+                .unwrap_or(AuthMethod::None),
+        };
+        if method == AuthMethod::None && self.client_secret.is_some() {
+            problems.add::<()>("client_secret", "a client with token_endpoint_auth_method none has no secret");
+        }
+        if let Some(secret) = &self.client_secret
+            && (secret.len() < 32 || !secret.chars().all(|c| c.is_ascii_graphic()))
+        {
+            problems.add::<()>("client_secret", "is at least 32 printable ASCII characters; leave it out to have one made");
+        }
+        let native = application_type == ApplicationType::Native;
+        let redirect_uris = self
+            .redirect_uris
+            .iter()
+            .enumerate()
+            .filter_map(|(index, value)| match RedirectUri::register(value, native) {
+                Ok(uri) => Some(uri),
+                Err(reason) => problems.add(&format!("redirect_uris[{index}]"), format!("{value:?} {reason}")),
+            })
+            .collect::<Vec<_>>();
+        if self.redirect_uris.is_empty() {
+            problems.add::<()>("redirect_uris", "at least one is needed to send people back to");
+        }
+        for (field, values, only) in [
+            ("response_types", &self.response_types, "code"),
+            ("grant_types", &self.grant_types, "authorization_code"),
+        ] {
+            if values.as_ref().is_some_and(|values| values.is_empty() || values.iter().any(|value| value != only)) {
+                problems.add::<()>(field, format!("is [\"{only}\"]: nothing else is supported"));
+            }
+        }
+        let algorithm = match self.id_token_signed_response_alg.as_deref() {
+            None => SigningAlgorithm::Rs256,
+            Some(name) => name.parse().unwrap_or_else(|_unknown| {
+                problems.add::<()>("id_token_signed_response_alg", "is RS256, ES256, PS256 or EdDSA");
+                SigningAlgorithm::Rs256
+            }),
+        };
+        let scope = self.scope.as_deref().and_then(|text| match text.parse::<Scope>() {
+            Ok(scope) => match scope.clone().retain(|token| !scope::SUPPORTED.contains(&token)) {
+                nothing if nothing.is_empty() => Some(scope),
+                unknown => problems.add("scope", format!("\"{unknown}\" is not among {}", scope::SUPPORTED.join(" "))),
+            },
+            Err(reason) => problems.add("scope", reason.to_string()),
+        });
+        let access_token_format = match self.access_token_format.as_deref() {
+            None | Some("jwt") => AccessTokenFormat::Jwt,
+            Some("opaque") => AccessTokenFormat::Opaque,
+            Some(_) => problems.add("access_token_format", "is jwt or opaque").unwrap_or_default(),
+        };
+        for (index, origin) in self.allowed_cors_origins.iter().flatten().enumerate() {
+            if !is_origin(origin) {
+                problems.add::<()>(
+                    &format!("allowed_cors_origins[{index}]"),
+                    format!("{origin:?} is not an origin such as https://app.example: scheme, host, port, nothing else"),
+                );
+            }
+        }
+        for (index, value) in self.allowed_resources.iter().flatten().enumerate() {
+            if !resource::is_valid(value) {
+                problems.add::<()>(&format!("allowed_resources[{index}]"), "is an absolute URI without a fragment");
+            }
+        }
+        for (field, value) in [("client_uri", &self.client_uri), ("policy_uri", &self.policy_uri), ("tos_uri", &self.tos_uri)] {
+            if value.as_ref().is_some_and(|value| !is_web_address(value)) {
+                problems.add::<()>(field, "is an address that begins with https:// (or http://localhost)");
+            }
+        }
+        let tokens = self.check_lifetimes(&mut problems);
+        let client = Client {
+            client_id,
+            client_name: self.client_name.as_deref().map(plain_text).filter(|name| !name.is_empty()),
+            client_uri: self.client_uri.clone(),
+            policy_uri: self.policy_uri.clone(),
+            tos_uri: self.tos_uri.clone(),
+            application_type,
+            redirect_uris,
+            token_endpoint_auth_method: method,
+            id_token_signed_response_alg: algorithm,
+            default_max_age: self.default_max_age,
+            default_acr_values: self.default_acr_values.clone().unwrap_or_default(),
+            scope,
+            require_pkce: self.require_pkce.unwrap_or(false),
+            skip_consent: self.skip_consent.unwrap_or(false),
+            access_token_format,
+            allowed_cors_origins: self.allowed_cors_origins.clone().unwrap_or_default(),
+            allowed_resources: self.allowed_resources.clone().unwrap_or_default(),
+            claims_in_id_token: self.claims_in_id_token.unwrap_or(false),
+            tokens,
+        };
+        if problems.0.is_empty() { Ok(client) } else { Err(problems.0) }
+    }
+
+    fn check_sizes(&self, client_id: &ClientId, problems: &mut Problems) {
+        let id = client_id.as_str();
+        if id.is_empty() || id.len() > 255 || !id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~')) {
+            problems.add::<()>("client_id", "is 1 to 255 of A-Z a-z 0-9 - _ . ~");
+        }
+        for (field, value) in [
+            ("client_name", &self.client_name),
+            ("client_uri", &self.client_uri),
+            ("policy_uri", &self.policy_uri),
+            ("tos_uri", &self.tos_uri),
+            ("client_secret", &self.client_secret),
+        ] {
+            if value.as_ref().is_some_and(|value| value.len() > if field == "client_name" { 200 } else { LONGEST_TEXT }) {
+                problems.add::<()>(field, "is too long");
+            }
+        }
+        let lists = [
+            ("redirect_uris", Some(&self.redirect_uris)),
+            ("allowed_cors_origins", self.allowed_cors_origins.as_ref()),
+            ("allowed_resources", self.allowed_resources.as_ref()),
+            ("default_acr_values", self.default_acr_values.as_ref()),
+        ];
+        for (field, values) in lists {
+            if values.is_some_and(|values| values.len() > MOST_VALUES || values.iter().any(|value| value.len() > LONGEST_TEXT)) {
+                problems.add::<()>(field, "has more than 100 values, or one of more than 2000 characters");
+            }
+        }
+    }
+
+    fn check_lifetimes(&self, problems: &mut Problems) -> Lifetimes {
+        let mut lifetimes = Lifetimes::default();
+        for (name, text) in &self.tokens {
+            let (slot, longest) = match name.as_str() {
+                "code" => (&mut lifetimes.code, LONGEST_CODE_LIFE),
+                "access" => (&mut lifetimes.access, LONGEST_TOKEN_LIFE),
+                "id" => (&mut lifetimes.id, LONGEST_TOKEN_LIFE),
+                _ => {
+                    problems.add::<()>(&format!("tokens.{name}"), "is not known: code, access or id");
+                    continue;
+                }
+            };
+            match text.duration().filter(|life| *life >= Duration::from_secs(1) && *life <= longest) {
+                Some(life) => *slot = Some(life),
+                None => {
+                    let reason = format!("is a duration such as \"60s\" or \"10m\", at most {} minutes", longest.as_secs() / 60);
+                    problems.add::<()>(&format!("tokens.{name}"), reason);
+                }
+            }
+        }
+        lifetimes
+    }
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add<T>(&mut self, field: &str, reason: impl Into<String>) -> Option<T> {
+        self.0.push(Problem { field: field.to_owned(), reason: reason.into() });
+        None
+    }
+}
+
+fn is_origin(value: &str) -> bool {
+    Url::parse(value).is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.origin().ascii_serialization() == value)
+}
+
+fn is_web_address(value: &str) -> bool {
+    Url::parse(value).is_ok_and(|url| match url.scheme() {
+        "https" => true,
+        "http" => matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")),
+        _ => false,
+    })
+}
+
+/// A name without control characters and without the marks that turn the reading direction round and so disguise it.
+fn plain_text(name: &str) -> String {
+    let disguises = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    name.chars().filter(|c| !c.is_control() && !disguises(*c)).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata() -> ClientMetadata {
+        ClientMetadata { redirect_uris: vec!["https://rp.example/cb".to_owned()], ..ClientMetadata::default() }
+    }
+
+    fn problems(metadata: &ClientMetadata) -> Vec<String> {
+        metadata.check(ClientId::from_request("c")).expect_err("has problems").into_iter().map(|problem| problem.field).collect()
+    }
+
+    #[test]
+    fn every_problem_is_listed_at_once() {
+        let bad = ClientMetadata {
+            token_endpoint_auth_method: Some("private_key_jwt".to_owned()),
+            redirect_uris: vec!["https://rp.example/#".to_owned(), "http://rp.example".to_owned()],
+            grant_types: Some(vec!["password".to_owned()]),
+            scope: Some("openid admin".to_owned()),
+            tokens: BTreeMap::from([("access".to_owned(), DurationText::Text("9 days".to_owned()))]),
+            ..ClientMetadata::default()
+        };
+        let expected = ["token_endpoint_auth_method", "redirect_uris[0]", "redirect_uris[1]", "grant_types", "scope", "tokens.access"];
+        assert_eq!(problems(&bad), expected);
+    }
+
+    #[test]
+    fn a_public_client_has_no_secret_and_must_use_pkce() {
+        let public = ClientMetadata { token_endpoint_auth_method: Some("none".to_owned()), ..metadata() };
+        assert!(public.check(ClientId::from_request("c")).expect("valid").must_use_pkce());
+        let with_secret = ClientMetadata { client_secret: Some("x".repeat(43)), ..public };
+        assert_eq!(problems(&with_secret), ["client_secret"]);
+    }
+
+    #[test]
+    fn a_name_cannot_hide_its_reading_direction() {
+        let disguised = ClientMetadata { client_name: Some("\u{202e}elgooG\u{200b}".to_owned()), ..metadata() };
+        assert_eq!(disguised.check(ClientId::from_request("c")).expect("valid").display_name(), "elgooG");
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let text = |text: &str| DurationText::Text(text.to_owned()).duration().map(|life| life.as_secs());
+        assert_eq!(text("10m"), Some(600));
+        assert_eq!(text("90"), Some(90));
+        assert_eq!(text("1w"), None);
+        assert_eq!(text("-1s"), None);
+    }
+}

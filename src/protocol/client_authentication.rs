@@ -1,0 +1,149 @@
+//! How a client proves itself. RFC 6749 §2.3, §3.2.1; OpenID Connect Core §9.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::client::{Client, ClientId};
+use super::error::{OAuthError, invalid_client, invalid_request};
+use super::parameters::{self, Parameters};
+use super::seal::{TokenHash, constant_time_eq};
+
+/// What a request presents. The secret is held as its hash only: that is what it is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    pub client_id: ClientId,
+    pub secret: Option<TokenHash>,
+    /// Whether `Authorization: Basic` was used, so that a refusal names the scheme (RFC 6749 §5.2).
+    pub basic: bool,
+}
+
+/// Longest header that is decoded at all.
+const LONGEST_HEADER: usize = 4_096;
+
+impl Credentials {
+    /// Reads header and body; two methods in one request are refused.
+    pub fn parse(authorization: Option<&str>, parameters: &Parameters) -> Result<Self, OAuthError> {
+        let in_body = parameters.get("client_id");
+        if parameters.get("client_assertion").is_some() || parameters.get("client_assertion_type").is_some() {
+            return Err(invalid_client("client assertions are not supported"));
+        }
+        if let Some(header) = authorization {
+            let credentials = basic(header)?;
+            if parameters.get("client_secret").is_some() {
+                return Err(invalid_request("the client authenticated twice: with Basic and with client_secret"));
+            }
+            if in_body.is_some_and(|id| id != credentials.client_id.as_str()) {
+                return Err(invalid_request("client_id differs from the one in the Authorization header"));
+            }
+            return Ok(credentials);
+        }
+        let client_id = in_body.map(ClientId::from_request).ok_or_else(|| invalid_client("the request names no client"))?;
+        Ok(Self { client_id, secret: parameters.get("client_secret").map(TokenHash::of), basic: false })
+    }
+}
+
+/// Is this the client it says it is? `secrets` are the hashes of its live secrets.
+pub fn check(credentials: &Credentials, client: Option<&Client>, secrets: &[TokenHash]) -> Result<(), OAuthError> {
+    let failed = || Err(invalid_client("client authentication failed"));
+    let Some(client) = client else { return failed() };
+    match (&credentials.secret, client.is_public()) {
+        (None, true) => Ok(()),
+        (None, false) => Err(invalid_client("this client must authenticate with its secret")),
+        (Some(_), true) => Err(invalid_client("a public client has no secret to send")),
+        // Hashes of 256-bit secrets; every one is compared, each in constant time.
+        (Some(secret), false) if secrets.iter().fold(false, |found, known| found | constant_time_eq(known.as_bytes(), secret.as_bytes())) => Ok(()),
+        (Some(_), false) => failed(),
+    }
+}
+
+/// `Basic base64(urlencode(id) ":" urlencode(secret))` (RFC 6749 §2.3.1).
+fn basic(header: &str) -> Result<Credentials, OAuthError> {
+    let malformed = || invalid_client("the Authorization header must be Basic with a form-encoded client_id and client_secret");
+    if header.len() > LONGEST_HEADER {
+        return Err(malformed());
+    }
+    let (scheme, encoded) = header.split_once(' ').ok_or_else(malformed)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(malformed());
+    }
+    let decoded = STANDARD.decode(encoded).map_err(|_not_base64| malformed())?;
+    let colon = decoded.iter().position(|byte| *byte == b':').ok_or_else(malformed)?;
+    let (id, secret) = decoded.split_at(colon);
+    let id = parameters::decode(id).map_err(|_malformed| malformed())?;
+    let secret = parameters::decode(secret.get(1..).unwrap_or_default()).map_err(|_malformed| malformed())?;
+    Ok(Credentials { client_id: ClientId::from_request(&id), secret: (!secret.is_empty()).then(|| TokenHash::of(&secret)), basic: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::authorization_request::tests::client;
+    use crate::protocol::error::ErrorCode;
+
+    const SECRET: &str = "a-secret:with colon+and%percent-of-enough-length";
+
+    fn body(text: &str) -> Parameters {
+        Parameters::parse(text.as_bytes()).expect("well-formed").without_empty()
+    }
+
+    fn encoded(id: &str, secret: &str) -> String {
+        let part = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        format!("Basic {}", STANDARD.encode(format!("{}:{}", part(id), part(secret))))
+    }
+
+    #[test]
+    fn basic_credentials_are_form_decoded() {
+        let credentials = Credentials::parse(Some(&encoded("my-rp", SECRET)), &body("")).expect("read");
+        assert_eq!(credentials.client_id.as_str(), "my-rp");
+        assert_eq!(credentials.secret, Some(TokenHash::of(SECRET)));
+        let dashes = format!("Basic {}", STANDARD.encode("my%2Drp:s"));
+        assert_eq!(Credentials::parse(Some(&dashes), &body("")).expect("read").client_id.as_str(), "my-rp");
+    }
+
+    #[test]
+    fn basic_and_post_stand_for_each_other() {
+        let rp = client(|metadata| metadata.token_endpoint_auth_method = Some("client_secret_post".to_owned()));
+        let secrets = [TokenHash::of("another"), TokenHash::of(SECRET)];
+        let basic = Credentials::parse(Some(&encoded("rp", SECRET)), &body("client_id=rp")).expect("read");
+        assert_eq!(check(&basic, Some(&rp), &secrets), Ok(()));
+        let post = Credentials::parse(None, &body("client_id=rp&client_secret=wrong")).expect("read");
+        assert_eq!(check(&post, Some(&rp), &secrets).expect_err("refused").code, ErrorCode::InvalidClient);
+    }
+
+    #[test]
+    fn two_methods_in_one_request_are_refused() {
+        let basic = encoded("rp", SECRET);
+        for text in ["client_id=rp&client_secret=x", "client_secret=x", "client_id=other"] {
+            assert_eq!(Credentials::parse(Some(&basic), &body(text)).expect_err(text).code, ErrorCode::InvalidRequest);
+        }
+    }
+
+    #[test]
+    fn malformed_basic_headers_are_refused() {
+        for header in [
+            "Basic",
+            "Basic ",
+            "Basic !!!",
+            "Bearer abc",
+            "Basic cnA6cw",
+            &format!("Basic {}", STANDARD.encode("no-colon")),
+            &format!("Basic {}", STANDARD.encode("rp:%zz")),
+            &format!("Basic {}", STANDARD.encode([b'r', b':', 0xff])),
+            &format!("Basic {}", STANDARD.encode("x".repeat(64_000))),
+        ] {
+            assert_eq!(Credentials::parse(Some(header), &body("")).expect_err(header).code, ErrorCode::InvalidClient);
+        }
+    }
+
+    #[test]
+    fn a_confidential_client_needs_its_secret_and_a_public_one_has_none() {
+        let confidential = client(|_| {});
+        let public = client(|metadata| metadata.token_endpoint_auth_method = Some("none".to_owned()));
+        let without = Credentials::parse(None, &body("client_id=rp")).expect("read");
+        let with = Credentials::parse(None, &body("client_id=rp&client_secret=x")).expect("read");
+        assert!(check(&without, Some(&confidential), &[]).is_err());
+        assert!(check(&with, Some(&public), &[TokenHash::of("x")]).is_err());
+        assert_eq!(check(&without, Some(&public), &[]), Ok(()));
+        assert!(check(&with, None, &[]).is_err());
+    }
+}

@@ -1,0 +1,49 @@
+//! The discovery document. OpenID Connect Discovery §3; RFC 8414 §2; RFC 9207 §3.
+//!
+//! Every list is the one that the parsers themselves accept, so nothing is advertised that a request can't use.
+
+use serde_json::{Map, Value, json};
+
+use super::client::AuthMethod;
+use super::jose::SigningAlgorithm;
+use super::{acr, authorization_request, claims, grants, pkce, prompt, response_mode, scope};
+
+/// The addresses that the router really serves, as absolute URLs under their registered names.
+#[derive(Debug)]
+pub struct Endpoints {
+    pub authorization: String,
+    pub token: String,
+    pub userinfo: String,
+    pub jwks: String,
+}
+
+/// The document, the same for both specifications.
+pub fn document(issuer: &str, endpoints: &Endpoints, algorithms: &[SigningAlgorithm], ui_locales: &[&str]) -> Value {
+    let mut document = Map::new();
+    let mut add = |name: &str, value: Value| document.insert(name.to_owned(), value);
+    add("issuer", json!(issuer));
+    add("authorization_endpoint", json!(endpoints.authorization));
+    add("token_endpoint", json!(endpoints.token));
+    add("userinfo_endpoint", json!(endpoints.userinfo));
+    add("jwks_uri", json!(endpoints.jwks));
+    add("scopes_supported", json!(scope::SUPPORTED));
+    add("response_types_supported", json!(authorization_request::RESPONSE_TYPES));
+    add("response_modes_supported", json!(response_mode::SUPPORTED));
+    add("grant_types_supported", json!(grants::SUPPORTED));
+    add("subject_types_supported", json!(["public"]));
+    add("id_token_signing_alg_values_supported", json!(algorithms));
+    let methods: Vec<_> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
+    add("token_endpoint_auth_methods_supported", json!(methods));
+    add("code_challenge_methods_supported", json!(pkce::METHODS));
+    add("claim_types_supported", json!(["normal"]));
+    add("claims_supported", json!(claims::supported()));
+    add("claims_parameter_supported", json!(true));
+    add("acr_values_supported", json!(acr::SUPPORTED));
+    add("prompt_values_supported", json!(prompt::SUPPORTED));
+    add("ui_locales_supported", json!(ui_locales));
+    add("request_parameter_supported", json!(false));
+    // Without this member the default would be true (Discovery §3).
+    add("request_uri_parameter_supported", json!(false));
+    add("authorization_response_iss_parameter_supported", json!(true));
+    Value::Object(document)
+}

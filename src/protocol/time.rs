@@ -1,0 +1,53 @@
+//! Times as the specifications count them: whole seconds since 1970 (`NumericDate`, RFC 7519 §2).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time in seconds; arithmetic saturates instead of wrapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From seconds since 1970.
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds)
+    }
+
+    /// Seconds since 1970.
+    pub const fn seconds(self) -> i64 {
+        self.0
+    }
+
+    /// Later by a duration.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(whole_seconds(duration)))
+    }
+
+    /// Earlier by a duration.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(whole_seconds(duration)))
+    }
+
+    /// How long ago `earlier` was; zero when it lies ahead.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_secs(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+fn whole_seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates() {
+        let end = Timestamp::from_seconds(i64::MAX);
+        assert_eq!(end.plus(Duration::from_secs(1)), end);
+        assert_eq!(Timestamp::from_seconds(5).since(Timestamp::from_seconds(9)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,430 @@
+//! People and apps from a file: what `apply` does, and what a development server begins with.
+//!
+//! A file is understood whole before anything is written, every mistake in it is listed, and all of it is written in one
+//! transaction. Applying it twice is the same as applying it once.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::identity::email::Email;
+use crate::identity::password::{self, HashSettings, Password, Policy};
+use crate::identity::user::User;
+use crate::protocol::claims;
+use crate::protocol::client::{Client, ClientId, ClientMetadata};
+use crate::protocol::seal::{RootKey, TokenHash, mac};
+use crate::protocol::time::Timestamp;
+use crate::random;
+use crate::store::{AnyConnection, Store, StoreError, clients, grants, sessions, users};
+use crate::web::state::DevApp;
+
+const USER_FIELDS: &[&str] = &["email", "password", "password_hash", "email_verified", "admin", "disabled", "groups", "claims"];
+const CLIENT_FIELDS: &[&str] = &[
+    "client_id",
+    "client_secret",
+    "client_name",
+    "client_uri",
+    "policy_uri",
+    "tos_uri",
+    "application_type",
+    "redirect_uris",
+    "response_types",
+    "grant_types",
+    "token_endpoint_auth_method",
+    "id_token_signed_response_alg",
+    "default_max_age",
+    "default_acr_values",
+    "scope",
+    "require_pkce",
+    "skip_consent",
+    "access_token_format",
+    "allowed_cors_origins",
+    "allowed_resources",
+    "claims_in_id_token",
+    "tokens",
+];
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Toml,
+    Json,
+}
+
+/// A person, as a file describes them.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserEntry {
+    pub email: String,
+    pub password: Option<String>,
+    pub password_hash: Option<String>,
+    pub email_verified: Option<bool>,
+    pub admin: Option<bool>,
+    pub disabled: Option<bool>,
+    pub groups: Option<Vec<String>>,
+    pub claims: Option<Map<String, Value>>,
+}
+
+/// A file that was understood: every value in it is good.
+#[derive(Default)]
+pub struct Seed {
+    users: Vec<CheckedUser>,
+    clients: Vec<CheckedClient>,
+}
+
+struct CheckedUser {
+    email: Email,
+    secret: Option<UserSecret>,
+    entry: UserEntry,
+    claims: Option<Map<String, Value>>,
+}
+
+enum UserSecret {
+    Password(Password),
+    Hash(String),
+}
+
+struct CheckedClient {
+    client: Client,
+    secret: Option<String>,
+}
+
+/// What an application changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub created: Vec<String>,
+    pub updated: Vec<String>,
+    pub unchanged: usize,
+    /// Secrets that were made now: client id and secret, to be shown this once.
+    pub new_secrets: Vec<(String, String)>,
+}
+
+/// Why a file was not applied. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    #[error("{}", .0.join("\n"))]
+    Mistakes(Vec<String>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("password hashing: {0}")]
+    Hashing(#[from] password::HashError),
+}
+
+impl Seed {
+    /// Understands a file, or lists everything that is wrong with it.
+    pub fn parse(text: &str, format: Format, config: &Config) -> Result<Self, SeedError> {
+        let root: Value = match format {
+            Format::Toml => toml::from_str(text).map_err(|error| SeedError::Mistakes(vec![error.to_string().trim().to_owned()]))?,
+            Format::Json => serde_json::from_str(text).map_err(|error| SeedError::Mistakes(vec![error.to_string()]))?,
+        };
+        let Some(root) = root.as_object() else {
+            return Err(SeedError::Mistakes(vec!["the file is not an object with the lists users and clients".to_owned()]));
+        };
+        let mut mistakes = Vec::new();
+        for key in root.keys().filter(|key| !["users", "clients"].contains(&key.as_str())) {
+            mistakes.push(format!("{key}: is not known; a file has users and clients"));
+        }
+        let users = entries::<UserEntry>(root, "users", USER_FIELDS, &mut mistakes);
+        let clients = entries::<ClientMetadata>(root, "clients", CLIENT_FIELDS, &mut mistakes);
+        let seed = Self::check(users, clients, config, &mut mistakes);
+        if mistakes.is_empty() { Ok(seed) } else { Err(SeedError::Mistakes(mistakes)) }
+    }
+
+    /// One person.
+    pub fn of_user(entry: UserEntry, config: &Config) -> Result<Self, SeedError> {
+        let mut mistakes = Vec::new();
+        let seed = Self::check(vec![("user".to_owned(), entry)], Vec::new(), config, &mut mistakes);
+        if mistakes.is_empty() { Ok(seed) } else { Err(SeedError::Mistakes(mistakes)) }
+    }
+
+    /// One app.
+    pub fn of_client(metadata: ClientMetadata, config: &Config) -> Result<Self, SeedError> {
+        let mut mistakes = Vec::new();
+        let seed = Self::check(Vec::new(), vec![("client".to_owned(), metadata)], config, &mut mistakes);
+        if mistakes.is_empty() { Ok(seed) } else { Err(SeedError::Mistakes(mistakes)) }
+    }
+
+    fn check(
+        users: Vec<(String, UserEntry)>,
+        clients: Vec<(String, ClientMetadata)>,
+        config: &Config,
+        mistakes: &mut Vec<String>,
+    ) -> Self {
+        let mut seed = Self::default();
+        for (place, entry) in users {
+            if let Some(user) = check_user(&place, entry, config, mistakes) {
+                if seed.users.iter().any(|other| other.email.key() == user.email.key()) {
+                    mistakes.push(format!("{place}.email: {:?} is in the file twice", user.email.display()));
+                }
+                seed.users.push(user);
+            }
+        }
+        for (place, metadata) in clients {
+            let Some(id) = &metadata.client_id else {
+                mistakes.push(format!("{place}.client_id: is missing"));
+                continue;
+            };
+            match metadata.check(ClientId::from_request(id)) {
+                Ok(client) => {
+                    if seed.clients.iter().any(|other| other.client.client_id == client.client_id) {
+                        mistakes.push(format!("{place}.client_id: {id:?} is in the file twice"));
+                    }
+                    if !config.keys.algorithms.contains(&client.id_token_signed_response_alg) {
+                        let algorithm = client.id_token_signed_response_alg;
+                        mistakes.push(format!("{place}.id_token_signed_response_alg: {algorithm} is not among keys.algorithms"));
+                    }
+                    seed.clients.push(CheckedClient { client, secret: metadata.client_secret.clone() });
+                }
+                Err(problems) => mistakes.extend(problems.into_iter().map(|problem| format!("{place}.{problem}"))),
+            }
+        }
+        seed
+    }
+
+    /// Writes everything in one transaction. Hashes are made before it, since argon2 has no place inside one.
+    pub fn apply(self, store: &Store, config: &Config, now: Timestamp) -> Result<Summary, SeedError> {
+        let settings = HashSettings::new(config.password.memory_kib, config.password.iterations, config.password.parallelism)?;
+        let mut people = Vec::new();
+        for user in self.users {
+            people.push(prepare(user, store, &settings, now)?);
+        }
+        let apps: Vec<_> = self.clients.into_iter().map(|app| (app, random::id(), random::token())).collect();
+        Ok(store.write_blocking(move |tx| {
+            let mut summary = Summary::default();
+            for user in &people {
+                put_user(tx, user, now, &mut summary)?;
+            }
+            for (app, row_id, fresh_secret) in &apps {
+                put_client(tx, app, row_id, fresh_secret, now, &mut summary)?;
+            }
+            Ok(summary)
+        })?)
+    }
+}
+
+/// Reads a list entry by entry, so that one bad entry hides no other.
+fn entries<T: DeserializeOwned>(root: &Map<String, Value>, list: &str, fields: &[&str], mistakes: &mut Vec<String>) -> Vec<(String, T)> {
+    let values = match root.get(list) {
+        None => return Vec::new(),
+        Some(Value::Array(values)) => values,
+        Some(_) => {
+            mistakes.push(format!("{list}: is a list ([[{list}]] in TOML)"));
+            return Vec::new();
+        }
+    };
+    let mut read = Vec::new();
+    for (index, value) in values.iter().enumerate() {
+        let place = format!("{list}[{index}]");
+        let Some(object) = value.as_object() else {
+            mistakes.push(format!("{place}: is not an object"));
+            continue;
+        };
+        let mut known = object.clone();
+        for key in object.keys().filter(|key| !fields.contains(&key.as_str())) {
+            known.remove(key);
+            let nearest = fields.iter().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+            mistakes.push(format!("{place}.{key}: is not known; did you mean {}?", nearest.copied().unwrap_or_default()));
+        }
+        match serde_json::from_value(Value::Object(known)) {
+            Ok(entry) => read.push((place, entry)),
+            Err(error) => mistakes.push(format!("{place}: {error}")),
+        }
+    }
+    read
+}
+
+fn check_user(place: &str, entry: UserEntry, config: &Config, mistakes: &mut Vec<String>) -> Option<CheckedUser> {
+    let before = mistakes.len();
+    let email = entry.email.parse::<Email>().map_err(|problem| mistakes.push(format!("{place}.email: {problem}"))).ok();
+    let claims = match entry.claims.as_ref().map(claims::check_attributes) {
+        None => None,
+        Some(Ok(claims)) => Some(claims),
+        Some(Err(problems)) => {
+            mistakes.extend(problems.into_iter().map(|problem| format!("{place}.{problem}")));
+            None
+        }
+    };
+    for group in entry.groups.iter().flatten() {
+        if group.is_empty() || group.len() > 200 || group.chars().any(char::is_control) {
+            mistakes.push(format!("{place}.groups: a group's name is a text of one line, at most 200 bytes"));
+        }
+    }
+    let secret = match (&entry.password, &entry.password_hash) {
+        (Some(_), Some(_)) => {
+            mistakes.push(format!("{place}: has password and password_hash; one is enough"));
+            None
+        }
+        (Some(typed), None) => {
+            let policy = Policy { minimum_length: config.password.minimum_length, minimum_score: config.password.minimum_score };
+            let name = claims.as_ref().and_then(|claims| claims.get("name")).and_then(Value::as_str).unwrap_or_default();
+            let judged = Password::parse(typed).and_then(|password| policy.judge(&password, &[&entry.email, name]).map(|()| password));
+            judged.map_err(|problem| mistakes.push(format!("{place}.password: {problem}"))).ok().map(UserSecret::Password)
+        }
+        (None, Some(hash)) => match password::check_stored(hash) {
+            Ok(()) => Some(UserSecret::Hash(hash.clone())),
+            Err(problem) => {
+                mistakes.push(format!("{place}.password_hash: {problem}"));
+                None
+            }
+        },
+        (None, None) => None,
+    };
+    let email = email.filter(|_| mistakes.len() == before)?;
+    Some(CheckedUser { email, secret, entry, claims })
+}
+
+/// Who a person will be, and whom the database had before.
+struct Prepared {
+    user: User,
+    earlier: Option<User>,
+}
+
+fn prepare(checked: CheckedUser, store: &Store, settings: &HashSettings, now: Timestamp) -> Result<Prepared, SeedError> {
+    let key = checked.email.key().to_owned();
+    let earlier = store.read_blocking(move |conn| users::find_by_email(conn, &key))?;
+    let known_hash = earlier.as_ref().and_then(|user| user.password_hash.clone());
+    let password_hash = match checked.secret {
+        None => known_hash,
+        Some(UserSecret::Hash(hash)) => Some(hash),
+        Some(UserSecret::Password(password)) => {
+            let unchanged = match &known_hash {
+                Some(hash) => password::verify(&password, hash, settings)?.matches,
+                None => false,
+            };
+            if unchanged { known_hash } else { Some(password::hash(&password, random::bytes(), settings)?) }
+        }
+    };
+    let base = earlier.clone().unwrap_or_else(|| User {
+        id: random::id(),
+        email: String::new(),
+        email_key: String::new(),
+        email_verified: false,
+        password_hash: None,
+        admin: false,
+        disabled: false,
+        groups: Vec::new(),
+        claims: Map::new(),
+        created_at: now,
+        updated_at: now,
+    });
+    let mut user = User {
+        email: checked.email.display().to_owned(),
+        email_key: checked.email.key().to_owned(),
+        email_verified: checked.entry.email_verified.unwrap_or(base.email_verified),
+        password_hash,
+        admin: checked.entry.admin.unwrap_or(base.admin),
+        disabled: checked.entry.disabled.unwrap_or(base.disabled),
+        groups: checked.entry.groups.unwrap_or_else(|| base.groups.clone()),
+        claims: checked.claims.unwrap_or_else(|| base.claims.clone()),
+        ..base
+    };
+    if earlier.as_ref().is_some_and(|earlier| *earlier != user) {
+        user.updated_at = now;
+    }
+    Ok(Prepared { user, earlier })
+}
+
+fn put_user(tx: &mut AnyConnection, prepared: &Prepared, now: Timestamp, summary: &mut Summary) -> Result<(), StoreError> {
+    let Prepared { user, earlier } = prepared;
+    match earlier {
+        None => {
+            users::insert(tx, user)?;
+            summary.created.push(format!("user {}", user.email));
+        }
+        Some(earlier) if earlier == user => summary.unchanged += 1,
+        Some(earlier) => {
+            users::update(tx, user)?;
+            if user.disabled || earlier.password_hash != user.password_hash {
+                sessions::end_all(tx, &user.id, now)?;
+                grants::revoke_user(tx, &user.id, now)?;
+            }
+            summary.updated.push(format!("user {}", user.email));
+        }
+    }
+    Ok(())
+}
+
+fn put_client(
+    tx: &mut AnyConnection,
+    app: &CheckedClient,
+    row_id: &str,
+    fresh_secret: &str,
+    now: Timestamp,
+    summary: &mut Summary,
+) -> Result<(), StoreError> {
+    let id = &app.client.client_id;
+    let earlier = clients::find(tx, id)?;
+    let secrets_before = clients::secrets(tx, id)?;
+    let is_same = earlier.as_ref() == Some(&app.client);
+    if !is_same {
+        clients::put(tx, &app.client, now)?;
+    }
+    let mut secret = app.secret.clone();
+    if secret.is_none() && secrets_before.is_empty() && !app.client.is_public() {
+        secret = Some(fresh_secret.to_owned());
+        summary.new_secrets.push((id.to_string(), fresh_secret.to_owned()));
+    }
+    if secret.is_some() || app.client.is_public() {
+        clients::set_secret(tx, id, secret.as_deref().map(TokenHash::of).as_ref(), row_id, now)?;
+    }
+    let same_secret = clients::secrets(tx, id)? == secrets_before;
+    match earlier {
+        None => summary.created.push(format!("client {id}")),
+        Some(_) if is_same && same_secret => summary.unchanged += 1,
+        Some(_) => summary.updated.push(format!("client {id}")),
+    }
+    Ok(())
+}
+
+impl Summary {
+    /// For people: a line a change.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (verb, names) in [("created", &self.created), ("updated", &self.updated)] {
+            for name in names {
+                let _infallible = writeln!(text, "{verb} {name}");
+            }
+        }
+        let _infallible = writeln!(text, "{} unchanged", self.unchanged);
+        text
+    }
+}
+
+/// The people and apps of a development server. Secrets follow from its key, so that they are the same after a restart.
+pub(crate) fn development(store: &Store, root: &RootKey, config: &Config, now: Timestamp) -> Result<DevApp, SeedError> {
+    let secret_of = |client: &str| URL_SAFE_NO_PAD.encode(mac(root, "development client", client.as_bytes()));
+    let (web_secret, app_secret) = (secret_of("demo-web"), secret_of("dev-app"));
+    let text = serde_json::json!({
+        "users": [
+            {
+                "email": "alice@example.test", "password": "correct-horse-battery", "email_verified": true, "groups": ["members"],
+                "claims": { "name": "Alice Archer", "given_name": "Alice", "family_name": "Archer", "locale": "en-GB" }
+            },
+            {
+                "email": "admin@example.test", "password": "battery-staple-correct", "email_verified": true, "admin": true,
+                "groups": ["admins", "members"], "claims": { "name": "Ada Admin" }
+            }
+        ],
+        "clients": [
+            {
+                "client_id": "demo-web", "client_name": "Demo web app", "client_secret": web_secret,
+                "redirect_uris": ["http://localhost:3000/callback"]
+            },
+            {
+                "client_id": "demo-spa", "client_name": "Demo single-page app", "token_endpoint_auth_method": "none",
+                "redirect_uris": ["http://localhost:5173/callback"], "allowed_cors_origins": ["http://localhost:5173"]
+            },
+            {
+                "client_id": "dev-app", "client_name": "Test app", "client_secret": app_secret, "require_pkce": true,
+                "redirect_uris": [format!("{}/dev/app/callback", config.issuer)]
+            }
+        ]
+    });
+    Seed::parse(&text.to_string(), Format::Json, config)?.apply(store, config, now)?;
+    Ok(DevApp { client_id: "dev-app".to_owned(), client_secret: app_secret, demo_secret: web_secret })
+}

@@ -1,0 +1,287 @@
+//! Config → store, keys, routes → a running server. The command line and the tests start the product through here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::{Compress, from_fn};
+use actix_web::{App, HttpServer, web};
+
+use crate::clock::Clock;
+use crate::config::{Config, DatabaseUrl, Listen, SecretKey};
+use crate::hashing::{HashingQueue, threads_by_default};
+use crate::identity::password::{HashError, HashSettings};
+use crate::jobs::rotate_keys;
+use crate::keys::{self, KeyError, KeyRing, Keys};
+use crate::protocol::seal::{RootKey, SealingKey};
+use crate::random;
+use crate::seed::{self, SeedError};
+use crate::store::{MigrationError, OpenError, Options, Store, StoreError, properties, signing_keys};
+use crate::web::state::{AppState, DevApp};
+use crate::web::{request_log, routes};
+
+/// Passwords that may wait for a core; with more, an honest 503 at once serves people better than a page that hangs.
+const WAITING_HASHES_PER_CORE: usize = 32;
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+const MOST_CONNECTIONS: usize = 10_000;
+const DRAIN_SECONDS: u64 = 20;
+/// Another node's rotation is seen within this time.
+const KEY_REFRESH: Duration = Duration::from_secs(1);
+const ROTATION_CHECK: Duration = Duration::from_secs(60);
+
+/// Why a server can't start; every text names the remedy or the thing concerned.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error("{0}")]
+    SecretKey(String),
+    #[error("this database was served in {found} mode and can't be served in {wanted} mode")]
+    WrongMode { found: String, wanted: &'static str },
+    #[error("password hashing: {0}")]
+    Hashing(#[from] HashError),
+    #[error("can't listen on {address}: {source}")]
+    Listen { address: String, source: io::Error },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+}
+
+/// A server that accepts requests.
+pub struct Running {
+    pub address: Option<SocketAddr>,
+    pub dev_app: Option<DevApp>,
+    stopping: Arc<AtomicBool>,
+    handles: Vec<ServerHandle>,
+    servers: Vec<actix_web::dev::Server>,
+}
+
+/// The store and the root key: what a command needs to work beside a server.
+pub struct Opened {
+    pub store: Store,
+    pub root: RootKey,
+}
+
+/// Opens the database and its secret key and migrates. `exclusive` is for servers.
+pub fn open(config: &Config, exclusive: bool) -> Result<Opened, StartError> {
+    let store = Store::open(&config.database.url, Options { exclusive, ..Options::default() })?;
+    let root = root_key(config)?;
+    for name in store.migrate()? {
+        tracing::info!(migration = %name, "migrated");
+    }
+    Ok(Opened { store, root })
+}
+
+/// Starts the product: binds before it works, so that a taken port changes nothing.
+pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    let hash_settings =
+        HashSettings::new(config.password.memory_kib, config.password.iterations, config.password.parallelism)?;
+    let opened = {
+        let config = config.clone();
+        web::block(move || open(&config, true)).await.map_err(|_cancelled| io::Error::other("the start was cancelled"))??
+    };
+    let Opened { store, root } = opened;
+    let now = clock.now();
+    claim_mode(&store, config.development).await?;
+    let dev_app = if config.development {
+        let (store, root, config) = (store.clone(), root.clone(), config.clone());
+        let seeded = web::block(move || seed::development(&store, &root, &config, now));
+        Some(seeded.await.map_err(|_cancelled| io::Error::other("the start was cancelled"))??)
+    } else {
+        None
+    };
+    let keys = {
+        let (store, root, algorithms) = (store.clone(), root.clone(), config.keys.algorithms.clone());
+        let made = web::block(move || Ok::<_, KeyError>(Keys::read(keys::ensure(&store, &root, &algorithms, now)?, &root)?));
+        KeyRing::new(made.await.map_err(|_cancelled| io::Error::other("the start was cancelled"))??)
+    };
+    let threads = threads_by_default();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let state = web::Data::new(AppState {
+        tickets: SealingKey::derive(&root, "tickets"),
+        cookies: SealingKey::derive(&root, "cookies"),
+        hashing: HashingQueue::new(threads, threads.get() * WAITING_HASHES_PER_CORE)?,
+        hash_settings,
+        dev_app: dev_app.clone(),
+        stopping: stopping.clone(),
+        config: config.clone(),
+        store: store.clone(),
+        clock: clock.clone(),
+        root: root.clone(),
+        keys: keys.clone(),
+    });
+    let (server, address) = serve(&config, state.clone())?;
+    let mut servers = vec![server];
+    if !config.development {
+        servers.push(serve_management(&config, state)?);
+    }
+    actix_web::rt::spawn(keep_keys_fresh(store, root, config, clock, keys, stopping.clone()));
+    let handles = servers.iter().map(actix_web::dev::Server::handle).collect();
+    Ok(Running { address, dev_app, stopping, handles, servers })
+}
+
+impl Running {
+    /// Serves until the process is told to stop, or until a [`Stopper`] says so.
+    pub async fn run(self) -> io::Result<()> {
+        let results = futures_util::future::join_all(self.servers).await;
+        results.into_iter().collect()
+    }
+
+    /// The way to stop it from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { stopping: self.stopping.clone(), handles: self.handles.clone() }
+    }
+}
+
+/// Stops a server gracefully: not ready at once, then what was accepted is finished.
+#[derive(Clone)]
+pub struct Stopper {
+    stopping: Arc<AtomicBool>,
+    handles: Vec<ServerHandle>,
+}
+
+impl Stopper {
+    /// Returns when every request is answered, at the latest after 20 seconds.
+    pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        futures_util::future::join_all(self.handles.iter().map(|handle| handle.stop(true))).await;
+    }
+}
+
+fn serve(config: &Config, state: web::Data<AppState>) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError> {
+    let (base, development) = (config.issuer.path().to_owned(), config.development);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(request_log::around))
+            .wrap(Compress::default())
+            .configure(|app| routes::configure(app, &base, development))
+    })
+    .client_request_timeout(HEAD_DEADLINE)
+    .keep_alive(KEEP_ALIVE)
+    .max_connections(MOST_CONNECTIONS)
+    .shutdown_timeout(DRAIN_SECONDS)
+    .disable_signals();
+    let failed = |source| StartError::Listen { address: config.listen.to_string(), source };
+    let server = match &config.listen {
+        Listen::Tcp(address) => server.bind(address).map_err(failed)?,
+        Listen::Unix(path) => {
+            remove_stale_socket(path)?;
+            server.bind_uds(path).map_err(failed)?
+        }
+    };
+    let address = server.addrs().first().copied();
+    Ok((server.run(), address))
+}
+
+fn serve_management(config: &Config, state: web::Data<AppState>) -> Result<actix_web::dev::Server, StartError> {
+    let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(routes::configure_management))
+        .workers(1)
+        .client_request_timeout(HEAD_DEADLINE)
+        .shutdown_timeout(1)
+        .disable_signals();
+    let failed = |source| StartError::Listen { address: config.management.listen.to_string(), source };
+    let server = match &config.management.listen {
+        Listen::Tcp(address) => server.bind(address).map_err(failed)?,
+        Listen::Unix(path) => {
+            remove_stale_socket(path)?;
+            server.bind_uds(path).map_err(failed)?
+        }
+    };
+    Ok(server.run())
+}
+
+/// A socket that a killed process left behind would keep us from binding.
+fn remove_stale_socket(path: &PathBuf) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() && std::os::unix::net::UnixStream::connect(path).is_err() => std::fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+async fn claim_mode(store: &Store, development: bool) -> Result<(), StartError> {
+    let wanted = if development { "development" } else { "production" };
+    let found = store.write(move |tx| properties::find_or_set(tx, "mode", wanted)).await?;
+    if found == wanted { Ok(()) } else { Err(StartError::WrongMode { found, wanted }) }
+}
+
+/// The configured key, or the file beside the SQLite database, which is made at first start.
+fn root_key(config: &Config) -> Result<RootKey, StartError> {
+    let broken = |error: String| StartError::SecretKey(error);
+    let key = match (&config.secret_key, config.default_secret_key_file()) {
+        (Some(key), _) => key.hexadecimal().to_owned(),
+        (None, Some(file)) => {
+            if !file.exists() {
+                make_key_file(&file, &config.database.url)?;
+            }
+            SecretKey::read(&file).map_err(broken)?.hexadecimal().to_owned()
+        }
+        (None, None) => return Err(broken("secret_key is needed with PostgreSQL".to_owned())),
+    };
+    key.parse().map_err(|error: crate::protocol::seal::InvalidRootKey| broken(error.to_string()))
+}
+
+fn make_key_file(file: &PathBuf, database: &DatabaseUrl) -> Result<(), StartError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // A database that has keys already was made with another secret; a fresh one would only hide that it is lost.
+    if let DatabaseUrl::Sqlite(_) = database {
+        let store = Store::open(database, Options::default())?;
+        let has_keys = store.pending_migrations()?.is_empty() && !store.read_blocking(signing_keys::list)?.is_empty();
+        if has_keys {
+            let text = format!("{} is missing, but the database was made with it; restore it from a backup", file.display());
+            return Err(StartError::SecretKey(text));
+        }
+    }
+    let hexadecimal: String = random::bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+        Ok(mut opened) => {
+            opened.write_all(format!("{hexadecimal}\n").as_bytes())?;
+            opened.sync_all()?;
+            Ok(())
+        }
+        // Another process was quicker; its key counts.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sees other nodes' rotations within a second, and rotates when it is time.
+async fn keep_keys_fresh(store: Store, root: RootKey, config: Config, clock: Clock, keys: KeyRing, stopping: Arc<AtomicBool>) {
+    let mut ticks = tokio::time::interval(KEY_REFRESH);
+    let mut since_check = Duration::ZERO;
+    while !stopping.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        since_check += KEY_REFRESH;
+        if since_check >= ROTATION_CHECK {
+            since_check = Duration::ZERO;
+            let (store, root, config, now) = (store.clone(), root.clone(), config.clone(), clock.now());
+            match web::block(move || rotate_keys::run(&store, &root, &config, now)).await {
+                Ok(Ok(outcome)) if outcome != rotate_keys::Outcome::default() => tracing::info!(?outcome, "signing keys rotated"),
+                Ok(Err(error)) => tracing::error!(%error, "signing keys could not be rotated"),
+                _ => {}
+            }
+        }
+        match store.read(signing_keys::list).await {
+            Ok(stored) => {
+                if let Err(error) = keys.refresh(stored, &root) {
+                    tracing::error!(%error, "signing keys could not be read");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "signing keys could not be looked up"),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! One connection type for both databases, and how each is opened.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use diesel::connection::{
+    AnsiTransactionManager, CacheSize, Connection, SimpleConnection, TransactionManager,
+};
+use diesel::result::{ConnectionError, QueryResult};
+use diesel::{PgConnection, SqliteConnection};
+
+use super::StoreError;
+
+/// A connection to either database; queries are written once against it.
+#[derive(diesel::MultiConnection)]
+pub enum AnyConnection {
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
+}
+
+/// Runs one expression on whichever backend is behind the connection, for queries that the enum itself cannot carry:
+/// `on_conflict`, inserting a slice, `as_returning`, `for_update`.
+macro_rules! on_each {
+    ($conn:expr, $c:ident => $body:expr) => {
+        match $conn {
+            $crate::store::AnyConnection::Postgres($c) => $body,
+            $crate::store::AnyConnection::Sqlite($c) => $body,
+        }
+    };
+}
+pub(crate) use on_each;
+
+/// Where a database is and how to speak to it. Not `Debug`: the URL may hold a password.
+pub(super) enum Target {
+    Sqlite { file: PathBuf, identity: Identity },
+    Postgres { url: String, pooling: Pooling },
+}
+
+/// Which file a name stood for when the store was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// Who may sit between us and PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pooling {
+    /// The connection is one session: prepared statements and settings stay.
+    Session,
+    /// Each transaction may meet another session (PgBouncer in transaction mode), so nothing is kept between them.
+    Transaction,
+}
+
+/// What a SQLite connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Read,
+    Write,
+    /// Without foreign keys: rebuilding a table drops the old one, and its rows' children must stay.
+    Migrate,
+}
+
+/// PostgreSQL ends a statement after this long, so that a stalled query cannot hold a thread for ever.
+const STATEMENT_TIMEOUT_MS: u32 = 5_000;
+/// How long SQLite waits for another process, such as a command beside the server, to finish its write.
+const BUSY_TIMEOUT_MS: u32 = 5_000;
+/// The log file shrinks to this size once a long reader that made it grow has gone.
+const WAL_LIMIT_BYTES: u32 = 64 * 1024 * 1024;
+
+impl Target {
+    pub(super) fn sqlite(file: PathBuf) -> io::Result<Target> {
+        let identity = Identity::of(&file)?;
+        Ok(Target::Sqlite { file, identity })
+    }
+
+    /// Takes `prepared_statements=off`, which is ours, out of the URL and adds the time limits that it does not name.
+    pub(super) fn postgres(url: &str) -> Target {
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut pooling = Pooling::Session;
+        let mut parameters: Vec<String> = Vec::new();
+        for parameter in query.split('&').filter(|p| !p.is_empty()) {
+            match parameter {
+                "prepared_statements=off" => pooling = Pooling::Transaction,
+                "prepared_statements=on" => pooling = Pooling::Session,
+                other => parameters.push(other.to_owned()),
+            }
+        }
+        for (name, value) in [
+            ("application_name", "latchkey"),
+            ("connect_timeout", "3"),
+            // A peer that vanished without a word is noticed within seconds, not after TCP's quarter of an hour.
+            ("tcp_user_timeout", "5000"),
+            ("keepalives", "1"),
+            ("keepalives_idle", "5"),
+            ("keepalives_interval", "2"),
+            ("keepalives_count", "3"),
+        ] {
+            let given = parameters
+                .iter()
+                .any(|p| p.split_once('=').is_some_and(|(key, _)| key == name));
+            if !given {
+                parameters.push(format!("{name}={value}"));
+            }
+        }
+        Target::Postgres {
+            url: format!("{base}?{}", parameters.join("&")),
+            pooling,
+        }
+    }
+
+    pub(super) fn connect(&self, purpose: Use) -> Result<AnyConnection, ConnectionError> {
+        match self {
+            Target::Sqlite { file, .. } => connect_sqlite(file, purpose),
+            Target::Postgres { url, pooling } => connect_postgres(url, *pooling),
+        }
+    }
+
+    /// An open connection would go on in a file that has no name any more, and lose everything with the process.
+    pub(super) fn check_file(&self) -> Result<(), StoreError> {
+        let Target::Sqlite { file, identity } = self else {
+            return Ok(());
+        };
+        match Identity::of(file) {
+            Ok(found) if found == *identity => Ok(()),
+            Ok(_) => Err(StoreError::unavailable(
+                "the database file was replaced by another; a restart will use that one",
+            )),
+            Err(error) => Err(StoreError::unavailable(error)),
+        }
+    }
+
+    pub(super) fn pooling(&self) -> Pooling {
+        match self {
+            Target::Sqlite { .. } => Pooling::Session,
+            Target::Postgres { pooling, .. } => *pooling,
+        }
+    }
+}
+
+impl Identity {
+    fn of(file: &Path) -> io::Result<Identity> {
+        let metadata = fs::metadata(file)?;
+        Ok(Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+fn connect_sqlite(file: &Path, purpose: Use) -> Result<AnyConnection, ConnectionError> {
+    let path = file.to_str().ok_or_else(|| {
+        ConnectionError::BadConnection("the path of the database is not UTF-8".to_owned())
+    })?;
+    // The three characters that mean something in SQLite's URIs.
+    let path = path
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    // mode=rw: a file that someone deleted is an error. SQLite would make an empty one, readable by everybody.
+    let connection = SqliteConnection::establish(&format!("file:{path}?mode=rw"))?;
+    let mut connection = AnyConnection::Sqlite(connection);
+    let rest = match purpose {
+        Use::Read => "PRAGMA foreign_keys=ON; PRAGMA query_only=ON;".to_owned(),
+        Use::Write => format!(
+            "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL; PRAGMA journal_size_limit={WAL_LIMIT_BYTES};"
+        ),
+        Use::Migrate => "PRAGMA foreign_keys=OFF; PRAGMA synchronous=FULL;".to_owned(),
+    };
+    // busy_timeout comes first: every later statement may already meet another process's lock.
+    connection
+        .batch_execute(&format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}; {rest}"))
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
+}
+
+fn connect_postgres(url: &str, pooling: Pooling) -> Result<AnyConnection, ConnectionError> {
+    let mut connection = AnyConnection::Postgres(PgConnection::establish(url)?);
+    match pooling {
+        Pooling::Session => connection
+            .batch_execute(&format!(
+                "SET statement_timeout = {STATEMENT_TIMEOUT_MS}; \
+                 SET idle_in_transaction_session_timeout = {}",
+                2 * STATEMENT_TIMEOUT_MS
+            ))
+            .map_err(ConnectionError::CouldntSetupConfiguration)?,
+        Pooling::Transaction => connection.set_prepared_statement_cache_size(CacheSize::Disabled),
+    }
+    Ok(connection)
+}
+
+/// Begins a transaction that writes.
+pub(super) fn begin_write(connection: &mut AnyConnection, pooling: Pooling) -> QueryResult<()> {
+    match connection {
+        // A deferred transaction that reads and then writes fails at once when another wrote in between.
+        AnyConnection::Sqlite(c) => {
+            AnsiTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE")
+        }
+        AnyConnection::Postgres(c) => AnsiTransactionManager::begin_transaction_sql(
+            c,
+            // One round trip. The level is named because an administrator may have changed the default.
+            &with_timeout("BEGIN ISOLATION LEVEL READ COMMITTED", pooling),
+        ),
+    }
+}
+
+/// Begins a transaction that reads, which PostgreSQL behind a transaction pooler needs: outside of one, a statement may
+/// be prepared in one session and executed in another.
+pub(super) fn begin_read(connection: &mut AnyConnection, pooling: Pooling) -> QueryResult<()> {
+    match connection {
+        AnyConnection::Sqlite(c) => AnsiTransactionManager::begin_transaction_sql(c, "BEGIN"),
+        AnyConnection::Postgres(c) => AnsiTransactionManager::begin_transaction_sql(
+            c,
+            &with_timeout("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", pooling),
+        ),
+    }
+}
+
+fn with_timeout(begin: &str, pooling: Pooling) -> String {
+    match pooling {
+        Pooling::Session => begin.to_owned(),
+        Pooling::Transaction => {
+            format!("{begin}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
+        }
+    }
+}
+
+/// Commits the outermost transaction.
+pub(super) fn commit(connection: &mut AnyConnection) -> QueryResult<()> {
+    match connection {
+        AnyConnection::Sqlite(c) => AnsiTransactionManager::commit_transaction(c),
+        // PostgreSQL answers COMMIT of a transaction in which a statement failed with success, having rolled it back.
+        // The SELECT makes that an error. libpq reports the end of the transaction, and diesel takes note.
+        AnyConnection::Postgres(c) => c.batch_execute("SELECT 1; COMMIT"),
+    }
+}
+
+/// Begins a savepoint inside a transaction.
+pub(super) fn begin_savepoint(connection: &mut AnyConnection) -> QueryResult<()> {
+    <AnyConnection as Connection>::TransactionManager::begin_transaction(connection)
+}
+
+/// Keeps what was done since the savepoint.
+pub(super) fn release_savepoint(connection: &mut AnyConnection) -> QueryResult<()> {
+    <AnyConnection as Connection>::TransactionManager::commit_transaction(connection)
+}
+
+/// Undoes the innermost savepoint or, when there is none, the transaction.
+pub(super) fn roll_back(connection: &mut AnyConnection) -> QueryResult<()> {
+    <AnyConnection as Connection>::TransactionManager::rollback_transaction(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(url: &str) -> (String, Pooling) {
+        match Target::postgres(url) {
+            Target::Postgres { url, pooling } => (url, pooling),
+            Target::Sqlite { .. } => unreachable!("built from a PostgreSQL URL"),
+        }
+    }
+
+    #[test]
+    fn time_limits_are_added_to_a_url_that_names_none() {
+        let (url, pooling) = parts("postgres://db.example.test/latchkey");
+        assert!(url.starts_with("postgres://db.example.test/latchkey?application_name=latchkey&"));
+        assert!(url.contains("connect_timeout=3"));
+        assert_eq!(pooling, Pooling::Session);
+    }
+
+    #[test]
+    fn a_limit_in_the_url_is_kept() {
+        let (url, _) =
+            parts("postgres://db.example.test/latchkey?connect_timeout=9&sslmode=require");
+        assert!(url.contains("?connect_timeout=9&sslmode=require&"));
+        assert!(!url.contains("connect_timeout=3"));
+    }
+
+    #[test]
+    fn prepared_statements_off_means_a_transaction_pooler_and_stays_out_of_the_url() {
+        let (url, pooling) = parts("postgres://db.example.test/latchkey?prepared_statements=off");
+        assert!(!url.contains("prepared_statements"));
+        assert_eq!(pooling, Pooling::Transaction);
+    }
+}

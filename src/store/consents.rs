@@ -1,0 +1,45 @@
+//! What people allowed apps to know.
+
+use diesel::prelude::*;
+
+use super::columns::{from_json, to_json};
+use super::schema::consents as t;
+use super::{AnyConnection, StoreError, on_each};
+use crate::protocol::client::ClientId;
+use crate::protocol::interaction::Consent;
+use crate::protocol::scope::Scope;
+use crate::protocol::time::Timestamp;
+
+/// What this person allowed this client.
+pub fn find(conn: &mut AnyConnection, user_id: &str, client: &ClientId) -> Result<Option<Consent>, StoreError> {
+    let row: Option<(String, String)> = t::table
+        .filter(t::user_id.eq(user_id))
+        .filter(t::client_id.eq(client.as_str()))
+        .select((t::scope, t::claims))
+        .first(conn)
+        .optional()?;
+    row.map(|(scope, claims)| {
+        let scope: Scope = scope.parse().map_err(StoreError::fault)?;
+        Ok(Consent { scope, claims: from_json(&claims)? })
+    })
+    .transpose()
+}
+
+/// Writes down what is allowed now, in place of what was.
+pub fn put(conn: &mut AnyConnection, user_id: &str, client: &ClientId, consent: &Consent, now: Timestamp) -> Result<(), StoreError> {
+    let (scope, claims) = (consent.scope.to_string(), to_json(&consent.claims));
+    let row = (
+        t::user_id.eq(user_id),
+        t::client_id.eq(client.as_str()),
+        t::scope.eq(&scope),
+        t::claims.eq(&claims),
+        t::given_at.eq(now.seconds()),
+    );
+    on_each!(conn, c => diesel::insert_into(t::table)
+        .values(row)
+        .on_conflict((t::user_id, t::client_id))
+        .do_update()
+        .set((t::scope.eq(&scope), t::claims.eq(&claims), t::given_at.eq(now.seconds())))
+        .execute(c))?;
+    Ok(())
+}

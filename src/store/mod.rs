@@ -1,0 +1,395 @@
+//! The two ways to a database: `Store::read` and `Store::write`. Everything here is synchronous, on threads of its own;
+//! callers get a future.
+//!
+//! A refusal commits, a fault rolls back: a closure's `Err` is a fault and undoes what it did; what it must keep, such as
+//! the revocation that a replay causes, it returns inside `Ok`.
+
+pub mod access_tokens;
+pub mod authorization_codes;
+pub mod clients;
+pub mod consents;
+pub mod grants;
+pub mod properties;
+pub mod sessions;
+pub mod signing_keys;
+pub mod throttles;
+pub mod users;
+
+mod columns;
+mod connection;
+mod error;
+mod files;
+mod job;
+mod migrations;
+mod queue;
+mod schema;
+mod workers;
+mod writer;
+
+use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, ready};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use tokio::sync::oneshot;
+use tokio::time::{Timeout, timeout};
+
+pub(crate) use self::connection::on_each;
+pub use self::connection::{AnyConnection, MultiBackend, MultiField, MultiRawValue, MultiRow};
+pub use self::error::StoreError;
+pub use self::writer::WriteCounters;
+
+use self::connection::{Target, Use};
+use self::job::{Job, Reply, Task};
+use self::queue::Queue;
+use self::workers::{Request, Shared, Worker};
+use self::writer::Writer;
+use crate::config::DatabaseUrl;
+
+/// A database with the threads that serve it; clones share them.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// How a process means to use a database.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A server's: no second one may serve the same SQLite file. Commands run beside it without.
+    pub exclusive: bool,
+    /// Threads for SQLite's reads, or for all of PostgreSQL; by default two and four for each core.
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "another Latchkey server is using {}; SQLite serves one server at a time (several need PostgreSQL)",
+        file.display()
+    )]
+    InUse { file: PathBuf },
+    #[error("cannot open the database file {}", file.display())]
+    File { file: PathBuf, source: io::Error },
+    #[error("cannot open the database")]
+    Database(#[from] StoreError),
+    #[error(transparent)]
+    Migrations(#[from] MigrationError),
+    #[error("cannot start a thread for the database")]
+    Thread(#[source] io::Error),
+}
+
+/// Why the schema cannot be brought to this version.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    #[error(
+        "the database was written by a newer version of Latchkey (it has the migrations {versions}, which this version \
+         does not know); start that version, or restore a backup from before the upgrade"
+    )]
+    NewerSchema { versions: String },
+    #[error("the migration {name} failed; nothing was changed")]
+    Failed {
+        name: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("the migrations would leave {rows} rows that refer to nothing; nothing was changed")]
+    Orphans { rows: i64 },
+    #[error("the embedded migrations cannot be read")]
+    Embedded(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the database cannot be migrated now")]
+    Database(#[from] StoreError),
+}
+
+/// The answer to a read or a write. Dropping it before the work began cancels the work.
+#[must_use = "dropping the answer cancels the work"]
+pub struct Answer<T> {
+    // Boxed so that the timer inside stays in place and the answer can be moved.
+    waiting: Pin<Box<Timeout<Receiver<T>>>>,
+}
+
+struct Inner {
+    target: Arc<Target>,
+    /// SQLite's reads, or everything on PostgreSQL.
+    requests: Arc<Queue<Request>>,
+    /// SQLite's writes.
+    writes: Option<Arc<Queue<Box<dyn Job>>>>,
+    counters: Arc<WriteCounters>,
+    /// Held for as long as the store lives.
+    _lock: Option<File>,
+}
+
+type Receiver<T> = oneshot::Receiver<Result<T, StoreError>>;
+
+/// Requests that may wait; with more the machine is overloaded, and an honest 503 at once serves people better.
+const QUEUE_LIMIT: usize = 1024;
+/// No caller waits longer, even when PostgreSQL has stopped in the middle of a statement.
+const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+impl Store {
+    /// Opens a database and starts its threads; runs no migration. Refuses one that a newer version has migrated.
+    pub fn open(url: &DatabaseUrl, options: Options) -> Result<Store, OpenError> {
+        let (target, lock) = match url {
+            DatabaseUrl::Sqlite(path) => {
+                let file = files::prepare(path)?;
+                let lock = options.exclusive.then(|| files::lock(&file)).transpose()?;
+                let target = Target::sqlite(file).map_err(|source| OpenError::File {
+                    file: path.clone(),
+                    source,
+                })?;
+                (target, lock)
+            }
+            DatabaseUrl::Postgres(url) => (Target::postgres(url), None),
+        };
+        // As a reader, because a database that is too new must not be touched.
+        let mut connection = target.connect(Use::Read).map_err(StoreError::from)?;
+        migrations::refuse_newer(&mut connection)?;
+        drop(connection);
+        if let Target::Sqlite { .. } = target {
+            switch_to_wal(&target)?;
+        }
+        Store::start(target, lock, &options)
+    }
+
+    /// Brings the schema to this version and answers the names of the migrations that ran.
+    pub fn migrate(&self) -> Result<Vec<String>, MigrationError> {
+        migrations::run(&mut self.connect(Use::Migrate)?)
+    }
+
+    /// The names of the migrations that `migrate` would run.
+    pub fn pending_migrations(&self) -> Result<Vec<String>, MigrationError> {
+        migrations::pending(&mut self.connect(Use::Read)?)
+    }
+
+    /// Runs a closure that only reads. Call it inside an async runtime.
+    pub fn read<T, F>(&self, work: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, answer) = Answer::new();
+        self.ask_to_read(once(work), reply);
+        answer
+    }
+
+    /// Runs a closure in a transaction and answers when that is durable. It may run twice, so it touches nothing outside
+    /// its transaction. Call it inside an async runtime.
+    ///
+    /// After `Unavailable` the transaction may still be committed, as when any connection breaks at the wrong moment.
+    pub fn write<T, F>(&self, work: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, answer) = Answer::new();
+        self.ask_to_write(work, reply);
+        answer
+    }
+
+    /// `read` for the command line and for tests: the thread waits.
+    pub fn read_blocking<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.ask_to_read(once(work), Reply::Thread(sender));
+        receiver.recv().map_err(StoreError::unavailable)?
+    }
+
+    /// `write` for the command line and for tests: the thread waits.
+    pub fn write_blocking<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.ask_to_write(work, Reply::Thread(sender));
+        receiver.recv().map_err(StoreError::unavailable)?
+    }
+
+    /// How writes were grouped so far.
+    pub fn write_counters(&self) -> &WriteCounters {
+        &self.inner.counters
+    }
+
+    /// Requests that wait for a thread.
+    pub fn waiting(&self) -> usize {
+        let writes = self.inner.writes.as_ref().map_or(0, |queue| queue.len());
+        self.inner.requests.len() + writes
+    }
+
+    fn ask_to_read<T, F>(&self, work: F, reply: Reply<T>)
+    where
+        T: Send + 'static,
+        F: FnMut(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let job = Box::new(Task::new(work, reply));
+        if let Err(Request::Read(job) | Request::Write(job)) =
+            self.inner.requests.push(Request::Read(job))
+        {
+            job.answer(Err(overloaded()));
+        }
+    }
+
+    fn ask_to_write<T, F>(&self, work: F, reply: Reply<T>)
+    where
+        T: Send + 'static,
+        F: FnMut(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let job: Box<dyn Job> = Box::new(Task::new(work, reply));
+        let refused = match &self.inner.writes {
+            Some(queue) => queue.push(job).err(),
+            None => match self.inner.requests.push(Request::Write(job)) {
+                Ok(()) => None,
+                Err(Request::Read(job) | Request::Write(job)) => Some(job),
+            },
+        };
+        if let Some(job) = refused {
+            job.answer(Err(overloaded()));
+        }
+    }
+
+    fn connect(&self, purpose: Use) -> Result<AnyConnection, StoreError> {
+        Ok(self.inner.target.connect(purpose)?)
+    }
+
+    fn start(target: Target, lock: Option<File>, options: &Options) -> Result<Store, OpenError> {
+        let target = Arc::new(target);
+        let counters = Arc::new(WriteCounters::default());
+        let requests = Arc::new(Queue::new(QUEUE_LIMIT));
+        let cores = thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        let (purpose, threads, writes) = match *target {
+            Target::Sqlite { .. } => {
+                let queue: Arc<Queue<Box<dyn Job>>> = Arc::new(Queue::new(QUEUE_LIMIT));
+                (Use::Read, (2 * cores).clamp(4, 16), Some(queue))
+            }
+            // PostgreSQL pays for each connection; more than this adds waiting there instead of here.
+            Target::Postgres { .. } => (Use::Write, (4 * cores).clamp(4, 32), None),
+        };
+        // Built first: if a thread cannot be started, dropping it ends those that were.
+        let store = Store {
+            inner: Arc::new(Inner {
+                target: Arc::clone(&target),
+                requests: Arc::clone(&requests),
+                writes: writes.clone(),
+                counters: Arc::clone(&counters),
+                _lock: lock,
+            }),
+        };
+        if let Some(writes) = writes {
+            let (target, counters) = (Arc::clone(&target), Arc::clone(&counters));
+            spawn("store-writer".to_owned(), writes, move |queue| {
+                Writer {
+                    target: &target,
+                    counters: &counters,
+                    connection: None,
+                }
+                .run(queue);
+            })?;
+        }
+        let shared = Arc::new(Shared::default());
+        for number in 0..options.threads.map_or(threads, NonZeroUsize::get) {
+            let (target, counters) = (Arc::clone(&target), Arc::clone(&counters));
+            let shared = Arc::clone(&shared);
+            spawn(
+                format!("store-{number}"),
+                Arc::clone(&requests),
+                move |queue| {
+                    Worker::new(&target, purpose, &counters, &shared).run(queue);
+                },
+            )?;
+        }
+        Ok(store)
+    }
+}
+
+impl<T> Answer<T> {
+    fn new() -> (Reply<T>, Answer<T>) {
+        let (sender, receiver) = oneshot::channel();
+        let waiting = Box::pin(timeout(ANSWER_WITHIN, receiver));
+        (Reply::Task(sender), Answer { waiting })
+    }
+}
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match ready!(self.waiting.as_mut().poll(context)) {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(closed)) => Err(StoreError::unavailable(closed)),
+            Err(elapsed) => Err(StoreError::unavailable(elapsed)),
+        })
+    }
+}
+
+impl Drop for Inner {
+    // What was asked is still done; then the files may be moved and the lock is free.
+    fn drop(&mut self) {
+        if let Some(writes) = &self.writes {
+            writes.close(CLOSE_WITHIN);
+        }
+        self.requests.close(CLOSE_WITHIN);
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    queue: Arc<Queue<T>>,
+    serve: impl FnOnce(&Queue<T>) + Send + 'static,
+) -> Result<(), OpenError> {
+    thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let _serving = queue.serve();
+            serve(&queue);
+        })
+        .map(drop)
+        .map_err(OpenError::Thread)
+}
+
+/// A read runs once; only writes are run again.
+fn once<T, F>(work: F) -> impl FnMut(&mut AnyConnection) -> Result<T, StoreError>
+where
+    F: FnOnce(&mut AnyConnection) -> Result<T, StoreError>,
+{
+    let mut work = Some(work);
+    move |connection| match work.take() {
+        Some(work) => work(connection),
+        None => unreachable!("a read runs once"),
+    }
+}
+
+/// WAL is a property of the file, so this is done once. Processes that start together are in each other's way, and SQLite
+/// does not always wait by itself here.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "waits for another process at startup; no test's clock is involved"
+)]
+fn switch_to_wal(target: &Target) -> Result<(), StoreError> {
+    let until = Instant::now() + CLOSE_WITHIN;
+    loop {
+        let switched = target
+            .connect(Use::Write)
+            .map_err(StoreError::from)
+            .and_then(|mut c| Ok(c.batch_execute("PRAGMA journal_mode=WAL")?));
+        match switched {
+            Err(error) if error.is_unavailable() && Instant::now() < until => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn overloaded() -> StoreError {
+    StoreError::unavailable("too many requests are waiting for the database")
+}

@@ -1,0 +1,143 @@
+//! One schema for both databases; a test compares it with what the migrations make.
+
+diesel::table! {
+    properties (name) {
+        name -> Text,
+        value -> Text,
+    }
+}
+
+diesel::table! {
+    users (id) {
+        id -> Text,
+        email -> Text,
+        email_key -> Text,
+        email_verified -> Bool,
+        password_hash -> Nullable<Text>,
+        admin -> Bool,
+        disabled -> Bool,
+        group_names -> Text,
+        claims -> Text,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    clients (client_id) {
+        client_id -> Text,
+        metadata -> Text,
+        disabled -> Bool,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    client_secrets (id) {
+        id -> Text,
+        client_id -> Text,
+        secret_hash -> Binary,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    client_origins (client_id, origin) {
+        client_id -> Text,
+        origin -> Text,
+    }
+}
+
+diesel::table! {
+    signing_keys (kid) {
+        kid -> Text,
+        algorithm -> Text,
+        slot -> Nullable<Text>,
+        public_jwk -> Text,
+        private_key -> Binary,
+        created_at -> BigInt,
+        activated_at -> Nullable<BigInt>,
+        retired_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    sessions (id) {
+        id -> Text,
+        token_hash -> Binary,
+        user_id -> Text,
+        auth_time -> BigInt,
+        proved_for -> Nullable<Text>,
+        acr -> Text,
+        amr -> Text,
+        remembered -> Bool,
+        created_at -> BigInt,
+        last_seen_at -> BigInt,
+        ended_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    consents (user_id, client_id) {
+        user_id -> Text,
+        client_id -> Text,
+        scope -> Text,
+        claims -> Text,
+        given_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    grants (id) {
+        id -> Text,
+        client_id -> Text,
+        user_id -> Text,
+        session_id -> Text,
+        scope -> Text,
+        claims -> Text,
+        created_at -> BigInt,
+        revoked_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    authorization_codes (code_hash) {
+        code_hash -> Binary,
+        grant_id -> Text,
+        redirect_uri -> Text,
+        code_challenge -> Nullable<Text>,
+        nonce -> Nullable<Text>,
+        resources -> Text,
+        auth_time -> BigInt,
+        acr -> Text,
+        amr -> Text,
+        expires_at -> BigInt,
+        consumed_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    access_tokens (token_hash) {
+        token_hash -> Binary,
+        grant_id -> Text,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    throttles (bucket) {
+        bucket -> Binary,
+        failures -> BigInt,
+        window_started_at -> BigInt,
+    }
+}
+
+diesel::joinable!(authorization_codes -> grants (grant_id));
+diesel::joinable!(access_tokens -> grants (grant_id));
+diesel::joinable!(sessions -> users (user_id));
+diesel::joinable!(grants -> users (user_id));
+diesel::allow_tables_to_appear_in_same_query!(
+    properties, users, clients, client_secrets, client_origins, signing_keys, sessions, consents, grants, authorization_codes,
+    access_tokens, throttles
+);

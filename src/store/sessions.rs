@@ -1,0 +1,114 @@
+//! Sign-ins. The cookie's value is never stored, only its hash.
+
+use diesel::prelude::*;
+
+use super::columns::{from_json, to_json, to_time};
+use super::schema::sessions as t;
+use super::{AnyConnection, StoreError};
+use crate::identity::session::Session;
+use crate::protocol::seal::TokenHash;
+use crate::protocol::time::Timestamp;
+
+#[derive(Queryable)]
+struct Row {
+    id: String,
+    _token_hash: Vec<u8>,
+    user_id: String,
+    auth_time: i64,
+    proved_for: Option<String>,
+    acr: String,
+    amr: String,
+    remembered: bool,
+    created_at: i64,
+    last_seen_at: i64,
+    ended_at: Option<i64>,
+}
+
+/// The session that a cookie's value opens, alive or not.
+pub fn find_by_token(conn: &mut AnyConnection, token: &TokenHash) -> Result<Option<Session>, StoreError> {
+    let row: Option<Row> = t::table.filter(t::token_hash.eq(token.as_bytes().as_slice())).first(conn).optional()?;
+    row.map(Session::try_from).transpose()
+}
+
+/// Whether it was not ended; its times are not judged.
+pub fn is_open(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
+    let found: Option<String> = t::table.filter(t::id.eq(id)).filter(t::ended_at.is_null()).select(t::id).first(conn).optional()?;
+    Ok(found.is_some())
+}
+
+/// Adds a sign-in.
+pub fn insert(conn: &mut AnyConnection, session: &Session, token: &TokenHash) -> Result<(), StoreError> {
+    diesel::insert_into(t::table)
+        .values((
+            t::id.eq(&session.id),
+            t::token_hash.eq(token.as_bytes().as_slice()),
+            t::user_id.eq(&session.user_id),
+            t::auth_time.eq(session.auth_time.seconds()),
+            t::proved_for.eq(&session.proved_for),
+            t::acr.eq(&session.acr),
+            t::amr.eq(to_json(&session.amr)),
+            t::remembered.eq(session.remembered),
+            t::created_at.eq(session.created_at.seconds()),
+            t::last_seen_at.eq(session.last_seen_at.seconds()),
+            t::ended_at.eq(None::<i64>),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// The person proved themselves again: the same sign-in under a new cookie value, so that a planted or copied one dies.
+pub fn renew(conn: &mut AnyConnection, session: &Session, token: &TokenHash) -> Result<bool, StoreError> {
+    let changed = diesel::update(t::table.filter(t::id.eq(&session.id)).filter(t::ended_at.is_null()))
+        .set((
+            t::token_hash.eq(token.as_bytes().as_slice()),
+            t::auth_time.eq(session.auth_time.seconds()),
+            t::proved_for.eq(&session.proved_for),
+            t::acr.eq(&session.acr),
+            t::amr.eq(to_json(&session.amr)),
+            t::remembered.eq(session.remembered),
+            t::last_seen_at.eq(session.last_seen_at.seconds()),
+        ))
+        .execute(conn)?;
+    Ok(changed == 1)
+}
+
+/// Writes down that it was used.
+pub fn touch(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<(), StoreError> {
+    diesel::update(t::table.filter(t::id.eq(id)).filter(t::last_seen_at.lt(now.seconds())))
+        .set(t::last_seen_at.eq(now.seconds()))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Ends it.
+pub fn end(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool, StoreError> {
+    let changed =
+        diesel::update(t::table.filter(t::id.eq(id)).filter(t::ended_at.is_null())).set(t::ended_at.eq(now.seconds())).execute(conn)?;
+    Ok(changed == 1)
+}
+
+/// Ends all of a person's.
+pub fn end_all(conn: &mut AnyConnection, user_id: &str, now: Timestamp) -> Result<usize, StoreError> {
+    Ok(diesel::update(t::table.filter(t::user_id.eq(user_id)).filter(t::ended_at.is_null()))
+        .set(t::ended_at.eq(now.seconds()))
+        .execute(conn)?)
+}
+
+impl TryFrom<Row> for Session {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id,
+            user_id: row.user_id,
+            auth_time: to_time(row.auth_time),
+            proved_for: row.proved_for,
+            acr: row.acr,
+            amr: from_json(&row.amr)?,
+            remembered: row.remembered,
+            created_at: to_time(row.created_at),
+            last_seen_at: to_time(row.last_seen_at),
+            ended_at: row.ended_at.map(to_time),
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! Signing keys: one next, one current, any number retired for each algorithm. Private parts are encrypted.
+
+use diesel::prelude::*;
+
+use super::columns::to_time;
+use super::schema::signing_keys as t;
+use super::{AnyConnection, StoreError, on_each};
+use crate::protocol::time::Timestamp;
+
+/// A key as it lies in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredKey {
+    pub kid: String,
+    pub algorithm: String,
+    pub state: KeyState,
+    pub public_jwk: String,
+    /// PKCS #8, sealed.
+    pub private_key: Vec<u8>,
+    pub created_at: Timestamp,
+    pub activated_at: Option<Timestamp>,
+    pub retired_at: Option<Timestamp>,
+}
+
+/// Where a key is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// Published, not yet signing.
+    Next,
+    /// Signing.
+    Current,
+    /// No longer signing; published until its last token has expired.
+    Retired,
+}
+
+impl KeyState {
+    /// The word that people see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Current => "current",
+            Self::Retired => "retired",
+        }
+    }
+
+    fn slot(self, algorithm: &str) -> Option<String> {
+        (self != Self::Retired).then(|| format!("{algorithm}/{}", self.as_str()))
+    }
+}
+
+type Columns = (String, String, Option<String>, String, Vec<u8>, i64, Option<i64>, Option<i64>);
+
+/// Every key, oldest first.
+pub fn list(conn: &mut AnyConnection) -> Result<Vec<StoredKey>, StoreError> {
+    let rows: Vec<Columns> = t::table.order((t::created_at, t::kid)).load(conn)?;
+    let stored = rows.into_iter().map(|(kid, algorithm, slot, public_jwk, private_key, created_at, activated_at, retired_at)| StoredKey {
+        state: match slot.as_deref().and_then(|slot| slot.rsplit('/').next()) {
+            Some("next") => KeyState::Next,
+            Some("current") => KeyState::Current,
+            _ => KeyState::Retired,
+        },
+        kid,
+        algorithm,
+        public_jwk,
+        private_key,
+        created_at: to_time(created_at),
+        activated_at: activated_at.map(to_time),
+        retired_at: retired_at.map(to_time),
+    });
+    Ok(stored.collect())
+}
+
+/// Adds a key unless its place is taken: of any number that start at once, one key wins.
+pub fn insert(conn: &mut AnyConnection, key: &StoredKey) -> Result<bool, StoreError> {
+    let added = on_each!(conn, c => diesel::insert_into(t::table)
+        .values((
+            t::kid.eq(&key.kid),
+            t::algorithm.eq(&key.algorithm),
+            t::slot.eq(key.state.slot(&key.algorithm)),
+            t::public_jwk.eq(&key.public_jwk),
+            t::private_key.eq(&key.private_key),
+            t::created_at.eq(key.created_at.seconds()),
+            t::activated_at.eq(key.activated_at.map(Timestamp::seconds)),
+            t::retired_at.eq(key.retired_at.map(Timestamp::seconds)),
+        ))
+        .on_conflict_do_nothing()
+        .execute(c))?;
+    Ok(added == 1)
+}
+
+/// The next key of an algorithm begins to sign and the current one retires. Nothing happens without a next key, or when
+/// it was published after `published_by`.
+pub fn promote(conn: &mut AnyConnection, algorithm: &str, published_by: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+    let next = KeyState::Next.slot(algorithm);
+    let ready: Option<String> = t::table
+        .filter(t::slot.eq(&next))
+        .filter(t::created_at.le(published_by.seconds()))
+        .select(t::kid)
+        .first(conn)
+        .optional()?;
+    let Some(kid) = ready else { return Ok(false) };
+    diesel::update(t::table.filter(t::slot.eq(KeyState::Current.slot(algorithm))))
+        .set((t::slot.eq(None::<String>), t::retired_at.eq(now.seconds())))
+        .execute(conn)?;
+    // Conditional on its old place: a second process that promotes at the same moment finds nothing left to do.
+    let promoted = diesel::update(t::table.filter(t::kid.eq(kid)).filter(t::slot.eq(next)))
+        .set((t::slot.eq(KeyState::Current.slot(algorithm)), t::activated_at.eq(now.seconds())))
+        .execute(conn)?;
+    Ok(promoted == 1)
+}
+
+/// Forgets keys that retired at or before a time.
+pub fn delete_retired(conn: &mut AnyConnection, retired_by: Timestamp) -> Result<usize, StoreError> {
+    Ok(diesel::delete(t::table.filter(t::slot.is_null()).filter(t::retired_at.le(retired_by.seconds()))).execute(conn)?)
+}

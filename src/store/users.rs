@@ -1,0 +1,116 @@
+//! People.
+
+use diesel::prelude::*;
+
+use super::columns::{from_json, to_json, to_time};
+use super::schema::users as t;
+use super::{AnyConnection, StoreError};
+use crate::identity::user::User;
+use crate::protocol::time::Timestamp;
+
+#[derive(Queryable)]
+struct Row {
+    id: String,
+    email: String,
+    email_key: String,
+    email_verified: bool,
+    password_hash: Option<String>,
+    admin: bool,
+    disabled: bool,
+    group_names: String,
+    claims: String,
+    created_at: i64,
+    updated_at: i64,
+}
+
+/// By `sub`.
+pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<User>, StoreError> {
+    let row: Option<Row> = t::table.filter(t::id.eq(id)).first(conn).optional()?;
+    row.map(User::try_from).transpose()
+}
+
+/// By the normal form of an e-mail address.
+pub fn find_by_email(conn: &mut AnyConnection, email_key: &str) -> Result<Option<User>, StoreError> {
+    let row: Option<Row> = t::table.filter(t::email_key.eq(email_key)).first(conn).optional()?;
+    row.map(User::try_from).transpose()
+}
+
+/// Everybody, by e-mail.
+pub fn list(conn: &mut AnyConnection) -> Result<Vec<User>, StoreError> {
+    let rows: Vec<Row> = t::table.order(t::email_key).load(conn)?;
+    rows.into_iter().map(User::try_from).collect()
+}
+
+/// Adds a person; the unique index on the e-mail's normal form refuses a second one.
+pub fn insert(conn: &mut AnyConnection, user: &User) -> Result<(), StoreError> {
+    diesel::insert_into(t::table)
+        .values((
+            t::id.eq(&user.id),
+            t::email.eq(&user.email),
+            t::email_key.eq(&user.email_key),
+            t::email_verified.eq(user.email_verified),
+            t::password_hash.eq(&user.password_hash),
+            t::admin.eq(user.admin),
+            t::disabled.eq(user.disabled),
+            t::group_names.eq(to_json(&user.groups)),
+            t::claims.eq(to_json(&user.claims)),
+            t::created_at.eq(user.created_at.seconds()),
+            t::updated_at.eq(user.updated_at.seconds()),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Writes everything but the id and the time of creation.
+pub fn update(conn: &mut AnyConnection, user: &User) -> Result<(), StoreError> {
+    diesel::update(t::table.filter(t::id.eq(&user.id)))
+        .set((
+            t::email.eq(&user.email),
+            t::email_key.eq(&user.email_key),
+            t::email_verified.eq(user.email_verified),
+            t::password_hash.eq(&user.password_hash),
+            t::admin.eq(user.admin),
+            t::disabled.eq(user.disabled),
+            t::group_names.eq(to_json(&user.groups)),
+            t::claims.eq(to_json(&user.claims)),
+            t::updated_at.eq(user.updated_at.seconds()),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Replaces a hash by a stronger one of the same password, unless the password was changed meanwhile.
+pub fn strengthen_hash(conn: &mut AnyConnection, id: &str, old: &str, new: &str) -> Result<bool, StoreError> {
+    let changed = diesel::update(t::table.filter(t::id.eq(id)).filter(t::password_hash.eq(old)))
+        .set(t::password_hash.eq(new))
+        .execute(conn)?;
+    Ok(changed == 1)
+}
+
+/// Sets a new password.
+pub fn set_password_hash(conn: &mut AnyConnection, id: &str, hash: &str, now: Timestamp) -> Result<bool, StoreError> {
+    let changed = diesel::update(t::table.filter(t::id.eq(id)))
+        .set((t::password_hash.eq(hash), t::updated_at.eq(now.seconds())))
+        .execute(conn)?;
+    Ok(changed == 1)
+}
+
+impl TryFrom<Row> for User {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id,
+            email: row.email,
+            email_key: row.email_key,
+            email_verified: row.email_verified,
+            password_hash: row.password_hash,
+            admin: row.admin,
+            disabled: row.disabled,
+            groups: from_json(&row.group_names)?,
+            claims: from_json(&row.claims)?,
+            created_at: to_time(row.created_at),
+            updated_at: to_time(row.updated_at),
+        })
+    }
+}

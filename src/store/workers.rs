@@ -1,0 +1,298 @@
+//! Threads that each own a connection: SQLite's readers, and all of PostgreSQL. A thread opens its connection when it is
+//! first needed, and again when it was lost, so that a database that comes back is used again with the next request.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use diesel::r2d2::R2D2Connection;
+
+use super::connection::{self, AnyConnection, Pooling, Target, Use};
+use super::job::{Job, Ran};
+use super::queue::Queue;
+use super::writer::WriteCounters;
+use super::{StoreError, error};
+use crate::random;
+
+/// What a caller wants done.
+pub(super) enum Request {
+    Read(Box<dyn Job>),
+    Write(Box<dyn Job>),
+}
+
+/// What the threads of one database tell each other.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Grows when a thread loses its connection: the others' may be gone too.
+    losses: AtomicU64,
+    /// After a failed attempt to connect, the others don't wait for the same time limit one after another.
+    down: Mutex<Option<(Instant, StoreError)>>,
+}
+
+pub(super) struct Worker<'a> {
+    target: &'a Target,
+    purpose: Use,
+    counters: &'a WriteCounters,
+    shared: &'a Shared,
+    connection: Option<Open>,
+}
+
+struct Open {
+    connection: AnyConnection,
+    used: Instant,
+    losses: u64,
+}
+
+/// Runs again after a conflict, so that a busy row is no error.
+const ATTEMPTS: u32 = 6;
+/// A connection that was not used for this long is asked whether it still lives before a read, which runs only once.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+const DOWN_FOR: Duration = Duration::from_millis(500);
+
+/// How one attempt at a write ended.
+enum Attempt {
+    Committed,
+    /// Rolled back, for good.
+    Failed(StoreError),
+    /// Rolled back, and worth another attempt.
+    Again(StoreError),
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(
+        target: &'a Target,
+        purpose: Use,
+        counters: &'a WriteCounters,
+        shared: &'a Shared,
+    ) -> Worker<'a> {
+        Worker {
+            target,
+            purpose,
+            counters,
+            shared,
+            connection: None,
+        }
+    }
+
+    /// Serves until the queue is closed and empty.
+    pub(super) fn run(mut self, queue: &Queue<Request>) {
+        while let Some(request) = queue.take(1).pop() {
+            match request {
+                Request::Read(job) | Request::Write(job) if job.abandoned() => drop(job),
+                Request::Read(job) => self.read(job),
+                Request::Write(job) => self.write(job),
+            }
+        }
+    }
+
+    fn read(&mut self, mut job: Box<dyn Job>) {
+        let outcome = self.try_read(job.as_mut());
+        job.answer(outcome);
+    }
+
+    fn try_read(&mut self, job: &mut dyn Job) -> Result<(), StoreError> {
+        let pooling = self.target.pooling();
+        self.target.check_file()?;
+        let mut open = self.living()?;
+        let result = match pooling {
+            Pooling::Session => ran(job.run(&mut open.connection)),
+            Pooling::Transaction => read_in_transaction(&mut open.connection, job, pooling),
+        };
+        self.keep(open, result.as_ref().err());
+        result.map_err(Ended::into_error)
+    }
+
+    fn write(&mut self, mut job: Box<dyn Job>) {
+        let mut attempt = 1;
+        let outcome = loop {
+            match self.try_write(job.as_mut()) {
+                Ok(Attempt::Committed) => {
+                    self.counters.committed(1);
+                    break Ok(());
+                }
+                Ok(Attempt::Again(error)) if attempt == ATTEMPTS => {
+                    break Err(error);
+                }
+                Ok(Attempt::Again(_)) => pause(attempt),
+                Ok(Attempt::Failed(error)) | Err(error) => break Err(error),
+            }
+            attempt += 1;
+        };
+        job.answer(outcome);
+    }
+
+    /// The error means that there is no connection to be had.
+    fn try_write(&mut self, job: &mut dyn Job) -> Result<Attempt, StoreError> {
+        let pooling = self.target.pooling();
+        let mut open = self.open()?;
+        let connection = &mut open.connection;
+        if let Err(error) = connection::begin_write(connection, pooling) {
+            let error = StoreError::from(error);
+            let lost = error::is_lost(&error);
+            self.keep(open, Some(&Ended::Failed(error.clone())));
+            return Ok(if lost {
+                Attempt::Again(error)
+            } else {
+                Attempt::Failed(error)
+            });
+        }
+        let ended = match job.run(connection) {
+            Ran::Done => {
+                let committed = connection::commit(connection).map_err(StoreError::from);
+                let Err(error) = committed else {
+                    self.keep(open, None);
+                    return Ok(Attempt::Committed);
+                };
+                let conflict = error::is_conflict(&error);
+                // The connection, and so perhaps an open transaction, goes.
+                self.lose(open);
+                // A connection lost here leaves it unknown whether the commit happened: never run it twice.
+                return Ok(if conflict {
+                    Attempt::Again(error)
+                } else {
+                    Attempt::Failed(error)
+                });
+            }
+            Ran::Failed(error) => Ended::Failed(error),
+            Ran::Panicked(error) => Ended::Panicked(error),
+        };
+        let again = match &ended {
+            // Not committed, so whatever the server saw of it is rolled back.
+            Ended::Failed(error) => error::is_conflict(error) || error::is_lost(error),
+            Ended::Panicked(_) => false,
+        };
+        if connection::roll_back(connection).is_err() {
+            self.lose(open);
+        } else {
+            self.keep(open, Some(&ended));
+        }
+        let error = ended.into_error();
+        Ok(if again {
+            Attempt::Again(error)
+        } else {
+            Attempt::Failed(error)
+        })
+    }
+
+    /// A connection that was just seen alive.
+    fn living(&mut self) -> Result<Open, StoreError> {
+        let mut open = self.open()?;
+        let losses = self.shared.losses.load(Ordering::Relaxed);
+        let doubtful = self.purpose != Use::Read
+            && (open.used.elapsed() > TRUSTED_FOR || open.losses != losses);
+        if doubtful {
+            if open.connection.ping().is_err() {
+                drop(open);
+                return self.connect();
+            }
+            open.losses = losses;
+        }
+        Ok(open)
+    }
+
+    fn open(&mut self) -> Result<Open, StoreError> {
+        match self.connection.take() {
+            Some(open) => Ok(open),
+            None => self.connect(),
+        }
+    }
+
+    fn connect(&self) -> Result<Open, StoreError> {
+        {
+            let down = self
+                .shared
+                .down
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some((since, error)) = &*down
+                && since.elapsed() < DOWN_FOR
+            {
+                return Err(error.clone());
+            }
+        }
+        let connected = self.target.connect(self.purpose).map_err(StoreError::from);
+        let mut down = self
+            .shared
+            .down
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match connected {
+            Ok(connection) => {
+                *down = None;
+                Ok(Open {
+                    connection,
+                    used: Instant::now(),
+                    losses: self.shared.losses.load(Ordering::Relaxed),
+                })
+            }
+            Err(error) => {
+                *down = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request, unless what happened on it makes it doubtful.
+    fn keep(&mut self, mut open: Open, ended: Option<&Ended>) {
+        let doubtful = match ended {
+            Some(Ended::Panicked(_)) => true,
+            Some(Ended::Failed(error)) => error::is_lost(error),
+            None => false,
+        };
+        if doubtful || open.connection.is_broken() {
+            self.lose(open);
+            return;
+        }
+        open.used = Instant::now();
+        self.connection = Some(open);
+    }
+
+    fn lose(&self, open: Open) {
+        drop(open);
+        self.shared.losses.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a closure has no value.
+enum Ended {
+    Failed(StoreError),
+    Panicked(StoreError),
+}
+
+impl Ended {
+    fn into_error(self) -> StoreError {
+        let (Ended::Failed(error) | Ended::Panicked(error)) = self;
+        error
+    }
+}
+
+fn ran(ran: Ran) -> Result<(), Ended> {
+    match ran {
+        Ran::Done => Ok(()),
+        Ran::Failed(error) => Err(Ended::Failed(error)),
+        Ran::Panicked(error) => Err(Ended::Panicked(error)),
+    }
+}
+
+fn read_in_transaction(
+    connection: &mut AnyConnection,
+    job: &mut dyn Job,
+    pooling: Pooling,
+) -> Result<(), Ended> {
+    connection::begin_read(connection, pooling).map_err(|error| Ended::Failed(error.into()))?;
+    let result = ran(job.run(connection));
+    // Nothing was written: ending the transaction either way is the same. A connection that cannot end it is_broken.
+    let _ = connection::roll_back(connection);
+    result
+}
+
+/// Waits 4 to 12 ms, longer with each attempt, so that two that collided do not collide again.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a thread of the store's own waits for another transaction; no test's clock is involved"
+)]
+fn pause(attempt: u32) {
+    let [jitter] = random::bytes::<1>();
+    let each = Duration::from_micros(4_000 + u64::from(jitter) * 32);
+    std::thread::sleep(each * attempt);
+}

@@ -1,0 +1,23 @@
+//! Is the process alive, and is it ready for traffic?
+
+use std::sync::atomic::Ordering;
+
+use actix_web::{HttpResponse, web};
+
+use super::state::AppState;
+use crate::store::properties;
+
+/// Alive: the process answers. Says nothing about the database, or a database that is away would get servers restarted.
+pub(super) async fn live() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain").body("live\n")
+}
+
+/// Ready: the database answers, and the process is not about to stop.
+pub(super) async fn ready(state: web::Data<AppState>) -> HttpResponse {
+    let database_answers = state.store.read(|conn| properties::find(conn, "mode")).await.is_ok();
+    if database_answers && !state.stopping.load(Ordering::SeqCst) {
+        HttpResponse::Ok().content_type("text/plain").body("ready\n")
+    } else {
+        HttpResponse::ServiceUnavailable().insert_header(("retry-after", "5")).content_type("text/plain").body("not ready\n")
+    }
+}

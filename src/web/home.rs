@@ -1,0 +1,89 @@
+//! Our own first page: who is signed in here, and the way out.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::error::{self, About, Fault};
+use super::extract::{browser, csrf, form};
+use super::pages::{AccountFace, ErrorKind, Home, SignedIn as Shown};
+use super::security_headers::PageKind;
+use super::state::AppState;
+use super::visit::{Visit, html, see_other};
+use crate::protocol::parameters::Parameters;
+use crate::store::{grants, sessions};
+
+const STEP: &str = "sign-out";
+
+/// Shows who is signed in; nobody is as good an answer.
+pub(super) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    let mut visit = Visit::new(&request, &state);
+    let result = try_show(&mut visit).await;
+    error::or_fault_page(&visit, result)
+}
+
+async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
+    let signed_in = visit.signed_in().await?;
+    let browser_id = visit.browser.id_or_new();
+    let texts = visit.texts();
+    let base = visit.state.base();
+    let accounts = signed_in
+        .iter()
+        .map(|other| Shown {
+            face: AccountFace::new(other.user.claims.get("name").and_then(|name| name.as_str()), &other.user.email),
+            since: texts.moment(other.session.auth_time),
+            session: other.session.id.clone(),
+        })
+        .collect();
+    let page = Home {
+        page: visit.page(),
+        accounts,
+        csrf: csrf::token(&visit.state, &browser_id, STEP),
+        sign_in_href: format!("{base}/login"),
+        sign_out_action: format!("{base}/sign-out"),
+        test_app_href: visit.state.config.development.then(|| format!("{base}/dev/app")),
+    };
+    let mut response = html(StatusCode::OK, &page, PageKind::Own);
+    browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
+    visit.keep_language(&mut response);
+    Ok(response)
+}
+
+/// Ends one sign-in on the server, with everything that was issued in it.
+pub(super) async fn sign_out(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+    let mut visit = Visit::new(&request, &state);
+    let parameters = match form::body(&request, payload).await {
+        Ok(parameters) => parameters,
+        Err(refused) => return error::refused_form(&visit, refused),
+    };
+    let result = try_sign_out(&mut visit, &parameters).await;
+    error::or_fault_page(&visit, result)
+}
+
+async fn try_sign_out(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
+    let is_ours = csrf::is_same_origin(&visit.state, &visit.request)
+        && csrf::is_ours(&visit.state, visit.browser.id(), STEP, parameters.get("csrf"));
+    if !is_ours {
+        return Ok(error::page(visit, StatusCode::FORBIDDEN, ErrorKind::Forgery, About::default()));
+    }
+    let mut remembered = false;
+    for other in visit.signed_in().await? {
+        if parameters.get("session") != Some(other.session.id.as_str()) {
+            remembered |= other.session.remembered;
+            continue;
+        }
+        let (id, now) = (other.session.id.clone(), visit.now);
+        visit
+            .state
+            .store
+            .write(move |tx| {
+                sessions::end(tx, &id, now)?;
+                grants::revoke_session(tx, &id, now)
+            })
+            .await?;
+        tracing::info!(session.id = %other.session.id, "signed out");
+        visit.browser.signed_out(&other.token);
+    }
+    let mut response = see_other(&format!("{}/", visit.state.base()));
+    browser::remember_sign_ins(&mut response, &visit.state, &mut visit.browser, remembered);
+    Ok(response)
+}

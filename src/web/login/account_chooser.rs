@@ -1,0 +1,97 @@
+//! The account chooser (`prompt=select_account`). OpenID Connect Core §3.1.2.1.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::transaction::{Opened, Transaction};
+use crate::protocol::parameters::Parameters;
+use crate::web::error::{self, About, Fault};
+use crate::web::extract::browser::SignedIn;
+use crate::web::extract::{browser, csrf, form};
+use crate::web::pages::{AccountChooser, AccountFace, ChoosableAccount, ErrorKind};
+use crate::web::security_headers::PageKind;
+use crate::web::state::AppState;
+use crate::web::visit::{Visit, html, see_other};
+
+/// Shows the accounts that are signed in here.
+pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    let mut visit = Visit::new(&request, &state);
+    let result = try_show(&mut visit).await;
+    error::or_fault_page(&visit, result)
+}
+
+async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
+    let parameters = form::query(&visit.request).unwrap_or_default();
+    let transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
+        Opened::Valid(transaction) => transaction,
+        Opened::Expired { restart } => return Ok(see_other(&restart)),
+        Opened::Unusable(response) => return Ok(response),
+    };
+    let signed_in = visit.signed_in().await?;
+    if signed_in.is_empty() {
+        return Ok(transaction.show(visit, "/login"));
+    }
+    let browser_id = visit.browser.id_or_new();
+    let page = AccountChooser {
+        page: transaction.page(visit),
+        app: Some(transaction.face()),
+        action: format!("{}/select-account", visit.state.base()),
+        ticket: transaction.ticket.seal(&visit.state, &browser_id),
+        csrf: csrf::token(&visit.state, &browser_id, &step(&transaction)),
+        accounts: signed_in.iter().map(choosable).collect(),
+    };
+    let mut response = html(StatusCode::OK, &page, PageKind::Transaction);
+    browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
+    visit.keep_language(&mut response);
+    Ok(response)
+}
+
+/// Takes the choice.
+pub(in crate::web) async fn submit(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+    let mut visit = Visit::new(&request, &state);
+    let parameters = match form::body(&request, payload).await {
+        Ok(parameters) => parameters,
+        Err(refused) => return error::refused_form(&visit, refused),
+    };
+    let result = try_submit(&mut visit, &parameters).await;
+    error::or_fault_page(&visit, result)
+}
+
+async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
+    if parameters.repeated().is_some() || !csrf::is_same_origin(&visit.state, &visit.request) {
+        return Ok(error::page(visit, StatusCode::FORBIDDEN, ErrorKind::Forgery, About::default()));
+    }
+    let mut transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
+        Opened::Valid(transaction) => transaction,
+        Opened::Expired { restart } => return Ok(see_other(&restart)),
+        Opened::Unusable(response) => return Ok(response),
+    };
+    if !csrf::is_ours(&visit.state, visit.browser.id(), &step(&transaction), parameters.get("csrf")) {
+        return Ok(transaction.show(visit, "/select-account"));
+    }
+    if parameters.get("action") == Some("cancel") {
+        return Ok(transaction.cancel(visit));
+    }
+    let signed_in = visit.signed_in().await?;
+    match parameters.get("account") {
+        Some(chosen) if signed_in.iter().any(|other| other.session.id == chosen) => {
+            transaction.ticket.account = Some(chosen.to_owned());
+            transaction.advance(visit, &signed_in, false).await
+        }
+        // A sign-in that ended meanwhile, or another account altogether.
+        Some(_) => {
+            transaction.ticket.account = None;
+            Ok(transaction.show_login_of_another(visit))
+        }
+        None => Ok(transaction.show(visit, "/select-account")),
+    }
+}
+
+fn step(transaction: &Transaction) -> String {
+    format!("select-account.{}", transaction.ticket.id)
+}
+
+fn choosable(signed_in: &SignedIn) -> ChoosableAccount {
+    let name = signed_in.user.claims.get("name").and_then(|name| name.as_str());
+    ChoosableAccount { face: AccountFace::new(name, &signed_in.user.email), session: signed_in.session.id.clone(), signed_in: true }
+}

@@ -1,0 +1,163 @@
+//! The consent page: what the app would learn, with the values, and Allow and Cancel of equal size.
+//! OpenID Connect Core §3.1.2.4; OWASP ASVS 5.0 §10.7.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Map, Value};
+
+use super::transaction::{Opened, Transaction};
+use crate::protocol::claims;
+use crate::protocol::interaction::Consent as Allowed;
+use crate::protocol::parameters::Parameters;
+use crate::protocol::scope;
+use crate::store::consents;
+use crate::web::error::{self, About, Fault};
+use crate::web::extract::browser::SignedIn;
+use crate::web::extract::{browser, csrf, form};
+use crate::web::pages::{AccountFace, Consent, ConsentRow, ErrorKind};
+use crate::web::security_headers::PageKind;
+use crate::web::state::AppState;
+use crate::web::texts::Texts;
+use crate::web::visit::{Visit, html, see_other};
+
+/// Asks the person.
+pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
+    let mut visit = Visit::new(&request, &state);
+    let result = try_show(&mut visit).await;
+    error::or_fault_page(&visit, result)
+}
+
+async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
+    let parameters = form::query(&visit.request).unwrap_or_default();
+    let transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
+        Opened::Valid(transaction) => transaction,
+        Opened::Expired { restart } => return Ok(see_other(&restart)),
+        Opened::Unusable(response) => return Ok(response),
+    };
+    let signed_in = visit.signed_in().await?;
+    let Some(current) = transaction.current(visit, &signed_in) else {
+        return Ok(transaction.show(visit, "/login"));
+    };
+    let earlier = earlier_consent(visit, &transaction, &current.user.id).await?;
+    let browser_id = visit.browser.id_or_new();
+    let page = Consent {
+        page: transaction.page(visit),
+        app: transaction.face(),
+        action: format!("{}/consent", visit.state.base()),
+        ticket: transaction.ticket.seal(&visit.state, &browser_id),
+        csrf: csrf::token(&visit.state, &browser_id, &step(&transaction, current)),
+        account: AccountFace::new(current.user.claims.get("name").and_then(Value::as_str), &current.user.email),
+        rows: rows(&transaction, &current.user.all_claims(), earlier.as_ref(), visit.texts()),
+        vouched: true,
+    };
+    let mut response = html(StatusCode::OK, &page, PageKind::Transaction);
+    browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
+    visit.keep_language(&mut response);
+    Ok(response)
+}
+
+/// Takes the answer.
+pub(in crate::web) async fn submit(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+    let mut visit = Visit::new(&request, &state);
+    let parameters = match form::body(&request, payload).await {
+        Ok(parameters) => parameters,
+        Err(refused) => return error::refused_form(&visit, refused),
+    };
+    let result = try_submit(&mut visit, &parameters).await;
+    error::or_fault_page(&visit, result)
+}
+
+async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
+    if parameters.repeated().is_some() || !csrf::is_same_origin(&visit.state, &visit.request) {
+        return Ok(error::page(visit, StatusCode::FORBIDDEN, ErrorKind::Forgery, About::default()));
+    }
+    let mut transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
+        Opened::Valid(transaction) => transaction,
+        Opened::Expired { restart } => return Ok(see_other(&restart)),
+        Opened::Unusable(response) => return Ok(response),
+    };
+    let signed_in = visit.signed_in().await?;
+    let Some(current) = transaction.current(visit, &signed_in).cloned() else {
+        return Ok(transaction.show(visit, "/login"));
+    };
+    // Bound to the sign-in as well: an answer that was meant for another account, or another request, is asked again.
+    if !csrf::is_ours(&visit.state, visit.browser.id(), &step(&transaction, &current), parameters.get("csrf")) {
+        return Ok(transaction.show(visit, "/consent"));
+    }
+    match parameters.get("action") {
+        Some("allow") => {
+            // The policy looks at this very sign-in, whatever else the browser has by now.
+            transaction.ticket.account = Some(current.session.id.clone());
+            remember(visit, &transaction, &current).await?;
+            transaction.advance(visit, &signed_in, true).await
+        }
+        Some("switch") => {
+            transaction.ticket.account = None;
+            Ok(if signed_in.len() > 1 { transaction.show(visit, "/select-account") } else { transaction.show_login_of_another(visit) })
+        }
+        Some("deny" | "cancel") => Ok(transaction.cancel(visit)),
+        _ => Ok(transaction.show(visit, "/consent")),
+    }
+}
+
+async fn earlier_consent(visit: &Visit, transaction: &Transaction, user_id: &str) -> Result<Option<Allowed>, Fault> {
+    let (user_id, client_id) = (user_id.to_owned(), transaction.client.client_id.clone());
+    Ok(visit.state.store.read(move |conn| consents::find(conn, &user_id, &client_id)).await?)
+}
+
+async fn remember(visit: &Visit, transaction: &Transaction, current: &SignedIn) -> Result<(), Fault> {
+    let needed = Allowed::needed(&transaction.request.scope, &transaction.request.claims);
+    let (user_id, client_id, now) = (current.user.id.clone(), transaction.client.client_id.clone(), visit.now);
+    visit
+        .state
+        .store
+        .write(move |tx| {
+            let earlier = consents::find(tx, &user_id, &client_id)?.unwrap_or_default();
+            consents::put(tx, &user_id, &client_id, &earlier.union(&needed), now)
+        })
+        .await?;
+    Ok(())
+}
+
+fn step(transaction: &Transaction, current: &SignedIn) -> String {
+    format!("consent.{}.{}", transaction.ticket.id, current.session.id)
+}
+
+/// A row for each scope, and one for each claim that no scope of the request brings.
+fn rows(transaction: &Transaction, person: &Map<String, Value>, earlier: Option<&Allowed>, texts: &Texts) -> Vec<ConsentRow> {
+    let request = &transaction.request;
+    let mut rows = Vec::new();
+    for token in request.scope.iter().filter(|token| *token != scope::OPENID) {
+        let mut row = ConsentRow::for_scope(token, texts);
+        row.value = value_of_scope(token, person);
+        row.new = earlier.is_some_and(|earlier| !earlier.scope.contains(token));
+        rows.push(row);
+    }
+    let brought = |claim: &str| claims::BY_SCOPE.iter().any(|(scope, claims)| request.scope.contains(scope) && claims.contains(&claim));
+    for claim in request.claims.about_the_person().into_iter().filter(|claim| !brought(claim)) {
+        let mut row = ConsentRow::for_claim(claim, texts);
+        row.value = person.get(claim).and_then(shown);
+        row.new = earlier.is_some_and(|earlier| !earlier.claims.iter().any(|known| known == claim));
+        rows.push(row);
+    }
+    rows
+}
+
+fn value_of_scope(token: &str, person: &Map<String, Value>) -> Option<String> {
+    let (_, names) = claims::BY_SCOPE.iter().find(|(scope, _)| *scope == token)?;
+    let told = |name: &&&str| !matches!(**name, "email_verified" | "phone_number_verified" | "updated_at");
+    let values: Vec<_> = names.iter().filter(told).filter_map(|name| person.get(*name).and_then(shown)).collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
+fn shown(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(values) => Some(values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty()),
+        Value::Object(members) => {
+            let formatted = members.get("formatted").and_then(Value::as_str).map(str::to_owned);
+            Some(formatted.unwrap_or_else(|| members.values().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")))
+        }
+        Value::Bool(_) | Value::Number(_) | Value::Null => None,
+    }
+}

@@ -1,0 +1,349 @@
+//! A pending authorization request: sealed, not stored. It travels through the pages in the URL and in the forms.
+//!
+//! The ticket holds the request's own parameters, which are judged afresh at every step, so that nothing that was
+//! switched off meanwhile still counts. Being sealed for one browser, it can neither be altered nor taken along. What
+//! the person has proved is in the session, never in here.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpMessage as _, HttpResponse};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use crate::identity::session::Session;
+use crate::protocol::authorization_request::{self, AuthorizationError, AuthorizationRequest, PageError, ValidatedRedirect};
+use crate::protocol::authorization_response::{self, AuthorizationResponse};
+use crate::protocol::client::{Client, ClientId};
+use crate::protocol::error::{ErrorCode, OAuthError, login_required};
+use crate::protocol::grants::Grant;
+use crate::protocol::grants::authorization_code::IssuedCode;
+use crate::protocol::interaction::{Hint, Login, Situation, Step, next_step};
+use crate::protocol::parameters::Parameters;
+use crate::protocol::redirect_uri::RedirectUri;
+use crate::protocol::seal::TokenHash;
+use crate::protocol::time::Timestamp;
+use crate::random;
+use crate::store::{authorization_codes, clients, consents, grants, sessions, users};
+use crate::web::error::{self, About, Fault};
+use crate::web::extract::browser::{self, SignedIn};
+use crate::web::pages::{AppFace, Compared, Detail, ErrorKind, FormPost, Link, Page};
+use crate::web::request_log::{LoggedClient, LoggedUser};
+use crate::web::security_headers::PageKind;
+use crate::web::state::AppState;
+use crate::web::visit::{Visit, html, see_other};
+
+/// How long a page may lie open before its request is started afresh.
+const LIFETIME: Duration = Duration::from_secs(3_600);
+/// A request must fit, sealed, into an address.
+pub(in crate::web) const LONGEST_REQUEST: usize = 8_000;
+
+/// What travels, sealed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::web) struct Ticket {
+    /// Names this request, so that a sign-in can be told to have been made for it.
+    pub(in crate::web) id: String,
+    query: String,
+    issued_at: Timestamp,
+    /// The sign-in that the person chose or just made for this request.
+    pub(in crate::web) account: Option<String>,
+}
+
+/// A pending request, judged afresh.
+#[derive(Clone, Debug)]
+pub(in crate::web) struct Transaction {
+    pub(in crate::web) ticket: Ticket,
+    pub(in crate::web) request: AuthorizationRequest,
+    pub(in crate::web) client: Client,
+}
+
+/// What a ticket turned out to be.
+pub(in crate::web) enum Opened {
+    Valid(Box<Transaction>),
+    /// Ours, but too old; `restart` begins the same request again.
+    Expired { restart: String },
+    /// There is nothing to go on with; the answer says so.
+    Unusable(HttpResponse),
+}
+
+impl Ticket {
+    fn new(parameters: &Parameters, now: Timestamp) -> Self {
+        Self { id: random::id(), query: parameters.to_query(), issued_at: now, account: None }
+    }
+
+    /// The form that travels.
+    pub(in crate::web) fn seal(&self, state: &AppState, browser_id: &str) -> String {
+        let plain = serde_json::to_vec(self).expect("a ticket has a JSON form");
+        state.tickets.seal_text(&plain, browser_id.as_bytes())
+    }
+
+    fn open(state: &AppState, browser_id: Option<&str>, sealed: Option<&str>) -> Option<Self> {
+        let plain = state.tickets.open_text(sealed?, browser_id?.as_bytes())?;
+        serde_json::from_slice(&plain).ok()
+    }
+}
+
+impl Transaction {
+    /// A new request, straight from an app.
+    pub(in crate::web) async fn begin(visit: &mut Visit, parameters: &Parameters) -> Result<Result<Self, HttpResponse>, Fault> {
+        if parameters.to_query().len() > LONGEST_REQUEST {
+            let error = crate::protocol::error::invalid_request("the request is longer than 8000 characters");
+            return Ok(Err(show_page(visit, &PageError::Client(error), None)));
+        }
+        let ticket = Ticket::new(parameters, visit.now);
+        judge(visit, ticket, parameters).await
+    }
+
+    /// The request that a form or a link brings back.
+    pub(in crate::web) async fn open(visit: &mut Visit, sealed: Option<&str>) -> Result<Opened, Fault> {
+        let Some(ticket) = Ticket::open(&visit.state, visit.browser.id(), sealed) else {
+            let response = error::page(visit, StatusCode::BAD_REQUEST, ErrorKind::Forgery, About::default());
+            return Ok(Opened::Unusable(response));
+        };
+        if visit.now.since(ticket.issued_at) >= LIFETIME {
+            return Ok(Opened::Expired { restart: format!("{}/authorize?{}", visit.state.base(), ticket.query) });
+        }
+        let Ok(parameters) = Parameters::parse(ticket.query.as_bytes()) else {
+            return Err(Fault::Other("a sealed ticket holds parameters that can't be read"));
+        };
+        Ok(match judge(visit, ticket, &parameters).await? {
+            Ok(transaction) => Opened::Valid(Box::new(transaction)),
+            Err(response) => Opened::Unusable(response),
+        })
+    }
+
+    /// The same request in a fresh ticket, for a page that lay open too long.
+    pub(in crate::web) async fn renewed(visit: &mut Visit, sealed: Option<&str>) -> Result<Result<Self, HttpResponse>, Fault> {
+        let Some(old) = Ticket::open(&visit.state, visit.browser.id(), sealed) else {
+            return Ok(Err(error::page(visit, StatusCode::BAD_REQUEST, ErrorKind::Forgery, About::default())));
+        };
+        let Ok(parameters) = Parameters::parse(old.query.as_bytes()) else {
+            return Err(Fault::Other("a sealed ticket holds parameters that can't be read"));
+        };
+        let ticket = Ticket::new(&parameters, visit.now);
+        judge(visit, ticket, &parameters).await
+    }
+
+    /// The page's frame, with what the app registered for people to read.
+    pub(in crate::web) fn page(&self, visit: &Visit) -> Page {
+        let mut page = visit.page();
+        page.policy = self.client.policy_uri.clone();
+        page.terms = self.client.tos_uri.clone();
+        page
+    }
+
+    /// How the app looks to the person.
+    pub(in crate::web) fn face(&self) -> AppFace {
+        AppFace::new(self.client.display_name(), &RedirectUri::shown_host(self.request.redirect.uri()))
+    }
+
+    /// The sign-in that this request is about, if the browser shows it.
+    pub(in crate::web) fn current<'a>(&self, visit: &Visit, signed_in: &'a [SignedIn]) -> Option<&'a SignedIn> {
+        if let Some(chosen) = &self.ticket.account {
+            return signed_in.iter().find(|other| other.session.id == *chosen);
+        }
+        let wanted = match self.hint(visit) {
+            Hint::Subject(subject) => Some(subject),
+            Hint::Absent | Hint::Unreadable => self.request.claims.demanded_subject().map(str::to_owned),
+        };
+        wanted.and_then(|subject| signed_in.iter().find(|other| other.user.id == subject)).or_else(|| signed_in.first())
+    }
+
+    /// Whether a sign-in was made for this very request.
+    pub(in crate::web) fn was_proved_by(&self, session: &Session) -> bool {
+        session.proved_for.as_deref() == Some(self.ticket.id.as_str())
+    }
+
+    /// Goes one step on: to the next page, or to the app.
+    pub(in crate::web) async fn advance(&self, visit: &mut Visit, signed_in: &[SignedIn], consent_given: bool) -> Result<HttpResponse, Fault> {
+        let current = self.current(visit, signed_in).cloned();
+        let login = current.as_ref().map(|current| Login {
+            subject: current.user.id.clone(),
+            auth_time: current.session.auth_time,
+            for_this_request: self.was_proved_by(&current.session),
+        });
+        let consent = match &login {
+            Some(login) => {
+                let (subject, client_id) = (login.subject.clone(), self.client.client_id.clone());
+                visit.state.store.read(move |conn| consents::find(conn, &subject, &client_id)).await?
+            }
+            None => None,
+        };
+        let situation = Situation {
+            request: &self.request,
+            client: &self.client,
+            login: login.as_ref(),
+            several_accounts: signed_in.len() > 1,
+            account_chosen: self.ticket.account.is_some(),
+            hint: &self.hint(visit),
+            consent: consent.as_ref(),
+            consent_given,
+        };
+        match (next_step(&situation, visit.now), current) {
+            (Step::Refuse(error), _) => Ok(self.refuse(visit, &error)),
+            (Step::Issue, Some(current)) => self.issue(visit, &current).await,
+            (Step::Consent, Some(_)) => Ok(self.show(visit, "/consent")),
+            (Step::ChooseAccount, _) => Ok(self.show(visit, "/select-account")),
+            (Step::Login, _) | (Step::Issue | Step::Consent, None) => Ok(self.show(visit, "/login")),
+        }
+    }
+
+    /// Sends an error to the app.
+    pub(in crate::web) fn refuse(&self, visit: &Visit, error: &OAuthError) -> HttpResponse {
+        tracing::info!(client.id = %self.client.client_id, error = error.code.as_str(), "authorization request refused");
+        respond(visit, Some(self.face()), authorization_response::failure(&self.request.redirect, error, visit.state.issuer()))
+    }
+
+    /// The person does not want to.
+    pub(in crate::web) fn cancel(&self, visit: &Visit) -> HttpResponse {
+        self.refuse(visit, &OAuthError::new(ErrorCode::AccessDenied, "the person cancelled"))
+    }
+
+    /// To the sign-in page for another account than those that are signed in.
+    pub(in crate::web) fn show_login_of_another(&self, visit: &mut Visit) -> HttpResponse {
+        self.show(visit, "/login?other=1")
+    }
+
+    /// To a page of ours, in the URL of which the request travels on.
+    pub(in crate::web) fn show(&self, visit: &mut Visit, path: &str) -> HttpResponse {
+        let browser_id = visit.browser.id_or_new();
+        let ticket = self.ticket.seal(&visit.state, &browser_id);
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut response = see_other(&format!("{}{path}{separator}ticket={ticket}", visit.state.base()));
+        browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
+        response
+    }
+
+    /// Writes down what the person allowed, and sends the app its code.
+    async fn issue(&self, visit: &Visit, current: &SignedIn) -> Result<HttpResponse, Fault> {
+        let code = random::token();
+        let hash = TokenHash::of(&code);
+        let now = visit.now;
+        let grant = Grant {
+            id: random::id(),
+            client_id: self.client.client_id.clone(),
+            subject: current.user.id.clone(),
+            session_id: current.session.id.clone(),
+            scope: self.request.scope.clone(),
+            claims: self.request.claims.clone(),
+            created_at: now,
+        };
+        let lifetime = self.client.tokens.code.unwrap_or(visit.state.config.tokens.code);
+        let issued = IssuedCode {
+            grant_id: grant.id.clone(),
+            client_id: self.client.client_id.clone(),
+            redirect_uri: self.request.redirect.uri().to_owned(),
+            code_challenge: self.request.code_challenge.clone(),
+            nonce: self.request.nonce.clone(),
+            resources: self.request.resources.clone(),
+            auth_time: current.session.auth_time,
+            acr: current.session.acr.clone(),
+            amr: current.session.amr.clone(),
+            expires_at: now.plus(lifetime),
+            consumed_at: None,
+        };
+        let touch = current.session.should_be_touched(&visit.state.session_lifetimes(), now);
+        let token = TokenHash::of(&current.token);
+        let written = visit
+            .state
+            .store
+            .write(move |tx| {
+                // Again, and inside the transaction: a sign-out or a switched-off account that was acknowledged counts.
+                let is_enabled = users::find(tx, &grant.subject)?.is_some_and(|user| !user.disabled);
+                let is_open = sessions::find_by_token(tx, &token)?.is_some_and(|session| session.ended_at.is_none());
+                if !is_enabled || !is_open {
+                    return Ok(false);
+                }
+                grants::insert(tx, &grant)?;
+                authorization_codes::insert(tx, &issued, &hash)?;
+                if touch {
+                    sessions::touch(tx, &grant.session_id, now)?;
+                }
+                Ok(true)
+            })
+            .await?;
+        if !written {
+            return Ok(self.refuse(visit, &login_required("the sign-in has ended")));
+        }
+        visit.request.extensions_mut().insert(LoggedUser(current.user.id.clone()));
+        Ok(respond(visit, Some(self.face()), authorization_response::success(&self.request.redirect, &code, visit.state.issuer())))
+    }
+
+    fn hint(&self, visit: &Visit) -> Hint {
+        let Some(token) = &self.request.id_token_hint else { return Hint::Absent };
+        let claims = visit.state.keys.load().verify_id_token(token);
+        let text = |name: &str| claims.as_ref().and_then(|claims| claims.get(name)?.as_str().map(str::to_owned));
+        match (text("iss"), text("sub")) {
+            (Some(issuer), Some(subject)) if issuer == visit.state.issuer() => Hint::Subject(subject),
+            _ => Hint::Unreadable,
+        }
+    }
+}
+
+async fn judge(visit: &mut Visit, ticket: Ticket, parameters: &Parameters) -> Result<Result<Transaction, HttpResponse>, Fault> {
+    let client_id = match authorization_request::client_id(parameters) {
+        Ok(client_id) => client_id,
+        Err(error) => return Ok(Err(deliver(visit, error, None))),
+    };
+    let Some(client) = find_client(&visit.state, &client_id).await? else {
+        return Ok(Err(deliver(visit, authorization_request::unknown_client(), None)));
+    };
+    visit.request.extensions_mut().insert(LoggedClient(client_id.as_str().to_owned()));
+    match authorization_request::validate(parameters, &client) {
+        Ok(request) => {
+            visit.prefer_language(request.ui_locales.as_deref());
+            Ok(Ok(Transaction { ticket, request, client }))
+        }
+        Err(error) => Ok(Err(deliver(visit, error, Some(&client)))),
+    }
+}
+
+async fn find_client(state: &AppState, id: &ClientId) -> Result<Option<Client>, Fault> {
+    let id = id.clone();
+    Ok(state.store.read(move |conn| clients::find(conn, &id)).await?)
+}
+
+/// Answers a request that was refused: on a page, or at the app's own validated address.
+fn deliver(visit: &Visit, error: AuthorizationError, client: Option<&Client>) -> HttpResponse {
+    match error {
+        AuthorizationError::ShowPage(error) => show_page(visit, &error, client),
+        AuthorizationError::Redirect(redirect, error) => {
+            tracing::info!(error = error.code.as_str(), reason = error.description(), "authorization request refused");
+            let app = client.map(|client| face(client, &redirect));
+            respond(visit, app, authorization_response::failure(&redirect, &error, visit.state.issuer()))
+        }
+    }
+}
+
+fn face(client: &Client, redirect: &ValidatedRedirect) -> AppFace {
+    AppFace::new(client.display_name(), &RedirectUri::shown_host(redirect.uri()))
+}
+
+fn show_page(visit: &Visit, error: &PageError, client: Option<&Client>) -> HttpResponse {
+    let texts = visit.texts();
+    let detail = |label: &str, value: Compared| Detail { label: texts.get(label), value };
+    let (kind, error, mut details) = match error {
+        PageError::Client(error) => (ErrorKind::UnknownClient, error, Vec::new()),
+        PageError::RedirectUri { error, received, differs_at } => {
+            let value = received.as_ref().map(|uri| {
+                let (same_start, differs) = uri.split_at_checked(*differs_at).unwrap_or((uri, ""));
+                Compared { same_start: same_start.to_owned(), differs: differs.to_owned(), same_end: String::new() }
+            });
+            let details = value.into_iter().map(|value| detail("error-detail-redirect-uri", value)).collect();
+            (ErrorKind::RedirectUri, error, details)
+        }
+    };
+    tracing::info!(reason = error.description(), "authorization request refused on a page");
+    details.push(detail("error-detail-reason", Compared::plain(error.description())));
+    let back = client.and_then(|client| Some((client, client.client_uri.as_ref()?)));
+    let action = back.map(|(client, uri)| Link { label: texts.with("error-back-to-app", "app", client.display_name()), href: uri.clone() });
+    error::page(visit, StatusCode::BAD_REQUEST, kind, About { code: Some(error.code), details, action })
+}
+
+fn respond(visit: &Visit, app: Option<AppFace>, response: AuthorizationResponse) -> HttpResponse {
+    match response {
+        AuthorizationResponse::Redirect(location) => see_other(&location),
+        AuthorizationResponse::FormPost { action, fields } => {
+            let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            html(StatusCode::OK, &FormPost::new(visit.page(), app, action, fields), PageKind::CarriesCode)
+        }
+    }
+}

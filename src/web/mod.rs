@@ -1,0 +1,17 @@
+//! HTTP: extract, load, decide, record, answer.
+
+mod assets;
+mod dev;
+mod error;
+mod extract;
+mod health;
+mod home;
+mod login;
+mod oidc;
+mod pages;
+pub(crate) mod request_log;
+pub(crate) mod routes;
+mod security_headers;
+pub(crate) mod state;
+mod texts;
+mod visit;

@@ -1,0 +1,8 @@
+//! The endpoints of OAuth and OpenID Connect.
+
+pub(super) mod authorization;
+pub(super) mod cors;
+pub(super) mod discovery;
+pub(super) mod jwks;
+pub(super) mod token;
+pub(super) mod userinfo;

@@ -1,0 +1,76 @@
+//! Around every request: an id, one log line, headers that protect, and an answer even when a handler panics.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage as _, web};
+use futures_util::FutureExt as _;
+
+use super::error;
+use super::security_headers;
+use super::state::AppState;
+use crate::random;
+
+/// What a person can quote and an operator can search for.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(pub(super) String);
+
+/// The client a request is about, for the log.
+#[derive(Clone, Debug)]
+pub(super) struct LoggedClient(pub(super) String);
+
+/// The person a request is about, for the log.
+#[derive(Clone, Debug)]
+pub(super) struct LoggedUser(pub(super) String);
+
+/// The middleware. Neither path nor query is logged, since links and codes travel in them; the route's pattern is.
+pub(crate) async fn around<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+    let started = Instant::now();
+    let id = short_id();
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let method = request.method().clone();
+    let state = request.app_data::<web::Data<AppState>>().expect("every application is built with its state").clone();
+    let http_request = request.request().clone();
+
+    let mut response = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
+        Ok(Ok(response)) => response.map_into_left_body(),
+        // Refusals of the framework itself: a head that is too large, a path that can't be decoded.
+        Ok(Err(refusal)) => {
+            let status = refusal.as_response_error().status_code();
+            ServiceResponse::new(http_request.clone(), error::framework_refusal(&http_request, status)).map_into_right_body()
+        }
+        Err(_panic) => {
+            tracing::error!(request_id = %id, "a handler panicked");
+            ServiceResponse::new(http_request.clone(), error::fault(&http_request)).map_into_right_body()
+        }
+    };
+    let value = HeaderValue::from_str(&id).expect("an id is made of letters and digits");
+    response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+    security_headers::protect(response.headers_mut(), state.config.issuer.is_https());
+
+    let extensions = http_request.extensions();
+    let route = http_request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+    let client_id = extensions.get::<LoggedClient>().map(|client| client.0.as_str());
+    let user_id = extensions.get::<LoggedUser>().map(|user| user.0.as_str());
+    let status = response.status().as_u16();
+    let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
+    tracing::info!(request_id = %id, %method, %route, status, duration_ms, client_id, user_id, "request");
+    drop(extensions);
+    Ok(response)
+}
+
+/// Eight characters that can be read out on the telephone.
+fn short_id() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+    let letter = |byte: &u8| LETTERS.get(usize::from(byte % 32)).copied().map_or('a', char::from);
+    let bytes = random::bytes::<12>();
+    let text: String = bytes.iter().map(letter).collect();
+    text.as_bytes().chunks(4).map(|part| String::from_utf8_lossy(part).into_owned()).collect::<Vec<_>>().join("-")
+}

@@ -1,0 +1,81 @@
+//! What handlers share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::hashing::HashingQueue;
+use crate::identity::password::HashSettings;
+use crate::identity::{session, throttle};
+use crate::keys::KeyRing;
+use crate::protocol::client::Client;
+use crate::protocol::jose::SigningAlgorithm;
+use crate::protocol::seal::{RootKey, SealingKey};
+use crate::store::Store;
+
+/// Everything a handler may need, made once at startup.
+pub struct AppState {
+    pub config: Config,
+    pub store: Store,
+    pub clock: Clock,
+    pub root: RootKey,
+    pub tickets: SealingKey,
+    pub cookies: SealingKey,
+    pub keys: KeyRing,
+    pub hashing: HashingQueue,
+    pub hash_settings: HashSettings,
+    /// What the built-in test app knows, in development mode.
+    pub dev_app: Option<DevApp>,
+    /// Set once SIGTERM came: no longer ready, though still answering.
+    pub stopping: Arc<AtomicBool>,
+}
+
+/// The built-in relying party's own credentials.
+#[derive(Clone)]
+pub struct DevApp {
+    pub client_id: String,
+    pub client_secret: String,
+    /// The secret of `demo-web`, which the start prints.
+    pub demo_secret: String,
+}
+
+impl AppState {
+    /// The issuer, byte for byte.
+    pub fn issuer(&self) -> &str {
+        self.config.issuer.as_str()
+    }
+
+    /// An absolute address of ours.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.issuer())
+    }
+
+    /// The issuer's path, which every link on a page begins with.
+    pub fn base(&self) -> &str {
+        self.config.issuer.path()
+    }
+
+    /// How long sign-ins last.
+    pub fn session_lifetimes(&self) -> session::Lifetimes {
+        let session = &self.config.session;
+        session::Lifetimes { idle: session.idle, absolute: session.absolute, remembered: session.remembered }
+    }
+
+    /// How many failures are borne.
+    pub fn throttle_limits(&self) -> throttle::Limits {
+        let throttle = &self.config.throttle;
+        throttle::Limits {
+            account_failures: throttle.account_failures,
+            address_failures: throttle.address_failures,
+            window: throttle.window,
+        }
+    }
+
+    /// The algorithm that a client's ID tokens are signed with; the server's own default where its wish is switched off.
+    pub fn id_token_algorithm(&self, client: &Client) -> SigningAlgorithm {
+        let enabled = &self.config.keys.algorithms;
+        let wish = client.id_token_signed_response_alg;
+        if enabled.contains(&wish) { wish } else { enabled.first().copied().unwrap_or(SigningAlgorithm::Rs256) }
+    }
+}

@@ -1,0 +1,111 @@
+//! One request of a person's browser: who asks, in which language, at what time.
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use askama::Template;
+
+use super::extract::browser::{self, Browser, SignedIn};
+use super::pages::Page;
+use super::request_log::RequestId;
+use super::security_headers::{self, PageKind};
+use super::state::AppState;
+use super::texts::{self, Language, Texts};
+use crate::protocol::time::Timestamp;
+use crate::store::StoreError;
+
+/// What every page handler begins with; `now` is read once.
+pub(super) struct Visit {
+    pub(super) state: web::Data<AppState>,
+    pub(super) request: HttpRequest,
+    pub(super) browser: Browser,
+    pub(super) language: Language,
+    /// Whether the person chose the language with this very request.
+    chose_language: bool,
+    pub(super) now: Timestamp,
+}
+
+impl Visit {
+    pub(super) fn new(request: &HttpRequest, state: &web::Data<AppState>) -> Self {
+        let browser = Browser::of(request, state);
+        let accept = request.headers().get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        let chosen = request.query_string().split('&').find_map(|pair| pair.strip_prefix("lang=")).and_then(|code| Language::ALL.into_iter().find(|language| language.code() == code));
+        let language = chosen.unwrap_or_else(|| texts::negotiate(None, browser.language.as_deref(), accept));
+        let now = state.clock.now();
+        Self { state: state.clone(), request: request.clone(), browser, language, chose_language: chosen.is_some(), now }
+    }
+
+    /// Remembers the language that the person chose with this request.
+    pub(super) fn keep_language(&self, response: &mut HttpResponse) {
+        if self.chose_language {
+            browser::remember_language(response, &self.state, self.language.code());
+        }
+    }
+
+    /// The app's wish (`ui_locales`) counts unless the person chose a language here.
+    pub(super) fn prefer_language(&mut self, ui_locales: Option<&str>) {
+        if self.browser.language.is_none() && !self.chose_language && ui_locales.is_some() {
+            let accept = self.request.headers().get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+            self.language = texts::negotiate(ui_locales, None, accept);
+        }
+    }
+
+    pub(super) fn texts(&self) -> &'static Texts {
+        Texts::of(self.language)
+    }
+
+    /// A page's frame; each language is a link to the same page.
+    pub(super) fn page(&self) -> Page {
+        let path = self.request.path().to_owned();
+        let kept: String = self
+            .request
+            .query_string()
+            .split('&')
+            .filter(|pair| pair.starts_with("ticket=") || pair.starts_with("other="))
+            .map(|pair| format!("{pair}&"))
+            .collect();
+        let page = Page::new(self.language, self.state.base(), self.state.config.development);
+        if self.request.method() != actix_web::http::Method::GET {
+            return page;
+        }
+        page.with_languages(|language| format!("{path}?{kept}lang={}", language.code()))
+    }
+
+    /// The browser's live sign-ins, current one first.
+    pub(super) async fn signed_in(&self) -> Result<Vec<SignedIn>, StoreError> {
+        let tokens = self.browser.token_hashes();
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (lifetimes, now) = (self.state.session_lifetimes(), self.now);
+        self.state.store.read(move |conn| browser::signed_in(conn, &tokens, &lifetimes, now)).await
+    }
+
+    /// The request's id, which a person can quote.
+    pub(super) fn request_id(&self) -> String {
+        self.request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+    }
+}
+
+/// An HTML answer.
+pub(super) fn html(status: StatusCode, page: &impl Template, kind: PageKind) -> HttpResponse {
+    match page.render() {
+        Ok(body) => {
+            let mut response = HttpResponse::build(status).content_type("text/html; charset=utf-8").body(body);
+            security_headers::protect_page(response.headers_mut(), kind);
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            HttpResponse::InternalServerError().content_type("text/plain; charset=utf-8").body("Something went wrong on our side.")
+        }
+    }
+}
+
+/// On to another address. 303, so that no browser posts a password there again (RFC 9700 §4.12).
+pub(super) fn see_other(location: &str) -> HttpResponse {
+    HttpResponse::SeeOther()
+        .insert_header((header::LOCATION, location))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .finish()
+}
