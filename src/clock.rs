@@ -28,11 +28,16 @@ impl Clock {
     }
 
     /// The present, never ahead of it.
-    #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the time")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the time"
+    )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => {
-                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let since_epoch = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
                 Timestamp::from_seconds(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX))
             }
             Source::Manual(seconds) => Timestamp::from_seconds(seconds.load(Ordering::SeqCst)),

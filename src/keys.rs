@@ -7,7 +7,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde_json::{Map, Value, json};
 
-use crate::protocol::jose::{self, JoseError, KeyPair, PublicJwk, Signer, SigningAlgorithm, Typ, VerificationKey};
+use crate::protocol::jose::{
+    self, JoseError, KeyPair, PublicJwk, Signer, SigningAlgorithm, Typ, VerificationKey,
+};
 use crate::protocol::seal::{RootKey, SealingKey, TokenHash};
 use crate::protocol::time::Timestamp;
 use crate::store::signing_keys::{self, KeyState, StoredKey};
@@ -23,7 +25,9 @@ pub enum KeyError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Jose(#[from] JoseError),
-    #[error("the signing key {0} can't be decrypted: secret_key is not the one that this database was made with")]
+    #[error(
+        "the signing key {0} can't be decrypted: secret_key is not the one that this database was made with"
+    )]
     WrongSecretKey(String),
     #[error("the signing key {0} in the database can't be read")]
     Garbled(String),
@@ -72,10 +76,12 @@ impl Keys {
         let mut published = Vec::new();
         for key in &stored {
             let garbled = || KeyError::Garbled(key.kid.clone());
-            let jwk: PublicJwk = serde_json::from_str(&key.public_jwk).map_err(|_not_a_jwk| garbled())?;
+            let jwk: PublicJwk =
+                serde_json::from_str(&key.public_jwk).map_err(|_not_a_jwk| garbled())?;
             verification.push(VerificationKey::new(&jwk)?);
             if key.state == KeyState::Current {
-                let algorithm: SigningAlgorithm = key.algorithm.parse().map_err(|_unknown| garbled())?;
+                let algorithm: SigningAlgorithm =
+                    key.algorithm.parse().map_err(|_unknown| garbled())?;
                 let private = sealing
                     .open(&key.private_key, &associated_data(&key.kid))
                     .ok_or_else(|| KeyError::WrongSecretKey(key.kid.clone()))?;
@@ -86,8 +92,19 @@ impl Keys {
         }
         let jwks = json!({ "keys": published }).to_string();
         let hash = TokenHash::of(&jwks);
-        let jwks_etag = hash.as_bytes().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { stored, signers, verification, jwks, jwks_etag })
+        let jwks_etag = hash
+            .as_bytes()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(Self {
+            stored,
+            signers,
+            verification,
+            jwks,
+            jwks_etag,
+        })
     }
 
     /// Signs with the current key of an algorithm.
@@ -97,7 +114,8 @@ impl Keys {
 
     /// The algorithm for access tokens: ES256, quick and small, where it is switched on.
     pub fn for_access_tokens(&self) -> Option<Arc<Signer>> {
-        self.signer(SigningAlgorithm::Es256).or_else(|| self.signers.values().next().cloned())
+        self.signer(SigningAlgorithm::Es256)
+            .or_else(|| self.signers.values().next().cloned())
     }
 
     /// The claims of an ID token that any of our keys signed, retired ones too; times are not judged.
@@ -122,10 +140,18 @@ impl Keys {
 }
 
 /// Makes a current key for each algorithm that has none. Any number of processes may do this at once.
-pub fn ensure(store: &Store, root: &RootKey, algorithms: &[SigningAlgorithm], now: Timestamp) -> Result<Vec<StoredKey>, KeyError> {
+pub fn ensure(
+    store: &Store,
+    root: &RootKey,
+    algorithms: &[SigningAlgorithm],
+    now: Timestamp,
+) -> Result<Vec<StoredKey>, KeyError> {
     let stored = store.read_blocking(signing_keys::list)?;
     for algorithm in algorithms {
-        if !stored.iter().any(|key| key.algorithm == algorithm.as_str() && key.state == KeyState::Current) {
+        if !stored
+            .iter()
+            .any(|key| key.algorithm == algorithm.as_str() && key.state == KeyState::Current)
+        {
             let key = generate(*algorithm, root, KeyState::Current, now)?;
             store.write_blocking(move |tx| signing_keys::insert(tx, &key))?;
         }
@@ -134,11 +160,19 @@ pub fn ensure(store: &Store, root: &RootKey, algorithms: &[SigningAlgorithm], no
 }
 
 /// Publishes the next key of every algorithm that has none yet; it signs after caches have seen it.
-pub fn publish_next(store: &Store, root: &RootKey, algorithms: &[SigningAlgorithm], now: Timestamp) -> Result<Vec<String>, KeyError> {
+pub fn publish_next(
+    store: &Store,
+    root: &RootKey,
+    algorithms: &[SigningAlgorithm],
+    now: Timestamp,
+) -> Result<Vec<String>, KeyError> {
     let stored = store.read_blocking(signing_keys::list)?;
     let mut published = Vec::new();
     for algorithm in algorithms {
-        if stored.iter().any(|key| key.algorithm == algorithm.as_str() && key.state == KeyState::Next) {
+        if stored
+            .iter()
+            .any(|key| key.algorithm == algorithm.as_str() && key.state == KeyState::Next)
+        {
             continue;
         }
         let key = generate(*algorithm, root, KeyState::Next, now)?;
@@ -151,18 +185,33 @@ pub fn publish_next(store: &Store, root: &RootKey, algorithms: &[SigningAlgorith
 }
 
 /// Lets next keys sign that were published at or before a time.
-pub fn promote(store: &Store, algorithms: &[SigningAlgorithm], published_by: Timestamp, now: Timestamp) -> Result<usize, KeyError> {
+pub fn promote(
+    store: &Store,
+    algorithms: &[SigningAlgorithm],
+    published_by: Timestamp,
+    now: Timestamp,
+) -> Result<usize, KeyError> {
     let algorithms = algorithms.to_vec();
     Ok(store.write_blocking(move |tx| {
         let mut promoted = 0;
         for algorithm in &algorithms {
-            promoted += usize::from(signing_keys::promote(tx, algorithm.as_str(), published_by, now)?);
+            promoted += usize::from(signing_keys::promote(
+                tx,
+                algorithm.as_str(),
+                published_by,
+                now,
+            )?);
         }
         Ok(promoted)
     })?)
 }
 
-fn generate(algorithm: SigningAlgorithm, root: &RootKey, state: KeyState, now: Timestamp) -> Result<StoredKey, KeyError> {
+fn generate(
+    algorithm: SigningAlgorithm,
+    root: &RootKey,
+    state: KeyState,
+    now: Timestamp,
+) -> Result<StoredKey, KeyError> {
     let pair = KeyPair::generate(algorithm)?;
     let kid = pair.kid().to_owned();
     let private_key = sealing_key(root).seal(&pair.to_pkcs8_der()?, &associated_data(&kid));

@@ -23,7 +23,16 @@ use crate::random;
 use crate::store::{AnyConnection, Store, StoreError, clients, grants, sessions, users};
 use crate::web::state::DevApp;
 
-const USER_FIELDS: &[&str] = &["email", "password", "password_hash", "email_verified", "admin", "disabled", "groups", "claims"];
+const USER_FIELDS: &[&str] = &[
+    "email",
+    "password",
+    "password_hash",
+    "email_verified",
+    "admin",
+    "disabled",
+    "groups",
+    "claims",
+];
 const CLIENT_FIELDS: &[&str] = &[
     "client_id",
     "client_secret",
@@ -119,34 +128,63 @@ impl Seed {
     /// Understands a file, or lists everything that is wrong with it.
     pub fn parse(text: &str, format: Format, config: &Config) -> Result<Self, SeedError> {
         let root: Value = match format {
-            Format::Toml => toml::from_str(text).map_err(|error| SeedError::Mistakes(vec![error.to_string().trim().to_owned()]))?,
-            Format::Json => serde_json::from_str(text).map_err(|error| SeedError::Mistakes(vec![error.to_string()]))?,
+            Format::Toml => toml::from_str(text)
+                .map_err(|error| SeedError::Mistakes(vec![error.to_string().trim().to_owned()]))?,
+            Format::Json => serde_json::from_str(text)
+                .map_err(|error| SeedError::Mistakes(vec![error.to_string()]))?,
         };
         let Some(root) = root.as_object() else {
-            return Err(SeedError::Mistakes(vec!["the file is not an object with the lists users and clients".to_owned()]));
+            return Err(SeedError::Mistakes(vec![
+                "the file is not an object with the lists users and clients".to_owned(),
+            ]));
         };
         let mut mistakes = Vec::new();
-        for key in root.keys().filter(|key| !["users", "clients"].contains(&key.as_str())) {
+        for key in root
+            .keys()
+            .filter(|key| !["users", "clients"].contains(&key.as_str()))
+        {
             mistakes.push(format!("{key}: is not known; a file has users and clients"));
         }
         let users = entries::<UserEntry>(root, "users", USER_FIELDS, &mut mistakes);
         let clients = entries::<ClientMetadata>(root, "clients", CLIENT_FIELDS, &mut mistakes);
         let seed = Self::check(users, clients, config, &mut mistakes);
-        if mistakes.is_empty() { Ok(seed) } else { Err(SeedError::Mistakes(mistakes)) }
+        if mistakes.is_empty() {
+            Ok(seed)
+        } else {
+            Err(SeedError::Mistakes(mistakes))
+        }
     }
 
     /// One person.
     pub fn of_user(entry: UserEntry, config: &Config) -> Result<Self, SeedError> {
         let mut mistakes = Vec::new();
-        let seed = Self::check(vec![("user".to_owned(), entry)], Vec::new(), config, &mut mistakes);
-        if mistakes.is_empty() { Ok(seed) } else { Err(SeedError::Mistakes(mistakes)) }
+        let seed = Self::check(
+            vec![("user".to_owned(), entry)],
+            Vec::new(),
+            config,
+            &mut mistakes,
+        );
+        if mistakes.is_empty() {
+            Ok(seed)
+        } else {
+            Err(SeedError::Mistakes(mistakes))
+        }
     }
 
     /// One app.
     pub fn of_client(metadata: ClientMetadata, config: &Config) -> Result<Self, SeedError> {
         let mut mistakes = Vec::new();
-        let seed = Self::check(Vec::new(), vec![("client".to_owned(), metadata)], config, &mut mistakes);
-        if mistakes.is_empty() { Ok(seed) } else { Err(SeedError::Mistakes(mistakes)) }
+        let seed = Self::check(
+            Vec::new(),
+            vec![("client".to_owned(), metadata)],
+            config,
+            &mut mistakes,
+        );
+        if mistakes.is_empty() {
+            Ok(seed)
+        } else {
+            Err(SeedError::Mistakes(mistakes))
+        }
     }
 
     fn check(
@@ -158,8 +196,15 @@ impl Seed {
         let mut seed = Self::default();
         for (place, entry) in users {
             if let Some(user) = check_user(&place, entry, config, mistakes) {
-                if seed.users.iter().any(|other| other.email.key() == user.email.key()) {
-                    mistakes.push(format!("{place}.email: {:?} is in the file twice", user.email.display()));
+                if seed
+                    .users
+                    .iter()
+                    .any(|other| other.email.key() == user.email.key())
+                {
+                    mistakes.push(format!(
+                        "{place}.email: {:?} is in the file twice",
+                        user.email.display()
+                    ));
                 }
                 seed.users.push(user);
             }
@@ -171,29 +216,57 @@ impl Seed {
             };
             match metadata.check(ClientId::from_request(id)) {
                 Ok(client) => {
-                    if seed.clients.iter().any(|other| other.client.client_id == client.client_id) {
+                    if seed
+                        .clients
+                        .iter()
+                        .any(|other| other.client.client_id == client.client_id)
+                    {
                         mistakes.push(format!("{place}.client_id: {id:?} is in the file twice"));
                     }
-                    if !config.keys.algorithms.contains(&client.id_token_signed_response_alg) {
+                    if !config
+                        .keys
+                        .algorithms
+                        .contains(&client.id_token_signed_response_alg)
+                    {
                         let algorithm = client.id_token_signed_response_alg;
                         mistakes.push(format!("{place}.id_token_signed_response_alg: {algorithm} is not among keys.algorithms"));
                     }
-                    seed.clients.push(CheckedClient { client, secret: metadata.client_secret.clone() });
+                    seed.clients.push(CheckedClient {
+                        client,
+                        secret: metadata.client_secret.clone(),
+                    });
                 }
-                Err(problems) => mistakes.extend(problems.into_iter().map(|problem| format!("{place}.{problem}"))),
+                Err(problems) => mistakes.extend(
+                    problems
+                        .into_iter()
+                        .map(|problem| format!("{place}.{problem}")),
+                ),
             }
         }
         seed
     }
 
     /// Writes everything in one transaction. Hashes are made before it, since argon2 has no place inside one.
-    pub fn apply(self, store: &Store, config: &Config, now: Timestamp) -> Result<Summary, SeedError> {
-        let settings = HashSettings::new(config.password.memory_kib, config.password.iterations, config.password.parallelism)?;
+    pub fn apply(
+        self,
+        store: &Store,
+        config: &Config,
+        now: Timestamp,
+    ) -> Result<Summary, SeedError> {
+        let settings = HashSettings::new(
+            config.password.memory_kib,
+            config.password.iterations,
+            config.password.parallelism,
+        )?;
         let mut people = Vec::new();
         for user in self.users {
             people.push(prepare(user, store, &settings, now)?);
         }
-        let apps: Vec<_> = self.clients.into_iter().map(|app| (app, random::id(), random::token())).collect();
+        let apps: Vec<_> = self
+            .clients
+            .into_iter()
+            .map(|app| (app, random::id(), random::token()))
+            .collect();
         Ok(store.write_blocking(move |tx| {
             let mut summary = Summary::default();
             for user in &people {
@@ -208,7 +281,12 @@ impl Seed {
 }
 
 /// Reads a list entry by entry, so that one bad entry hides no other.
-fn entries<T: DeserializeOwned>(root: &Map<String, Value>, list: &str, fields: &[&str], mistakes: &mut Vec<String>) -> Vec<(String, T)> {
+fn entries<T: DeserializeOwned>(
+    root: &Map<String, Value>,
+    list: &str,
+    fields: &[&str],
+    mistakes: &mut Vec<String>,
+) -> Vec<(String, T)> {
     let values = match root.get(list) {
         None => return Vec::new(),
         Some(Value::Array(values)) => values,
@@ -227,8 +305,13 @@ fn entries<T: DeserializeOwned>(root: &Map<String, Value>, list: &str, fields: &
         let mut known = object.clone();
         for key in object.keys().filter(|key| !fields.contains(&key.as_str())) {
             known.remove(key);
-            let nearest = fields.iter().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
-            mistakes.push(format!("{place}.{key}: is not known; did you mean {}?", nearest.copied().unwrap_or_default()));
+            let nearest = fields.iter().max_by(|a, b| {
+                strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key))
+            });
+            mistakes.push(format!(
+                "{place}.{key}: is not known; did you mean {}?",
+                nearest.copied().unwrap_or_default()
+            ));
         }
         match serde_json::from_value(Value::Object(known)) {
             Ok(entry) => read.push((place, entry)),
@@ -238,32 +321,63 @@ fn entries<T: DeserializeOwned>(root: &Map<String, Value>, list: &str, fields: &
     read
 }
 
-fn check_user(place: &str, entry: UserEntry, config: &Config, mistakes: &mut Vec<String>) -> Option<CheckedUser> {
+fn check_user(
+    place: &str,
+    entry: UserEntry,
+    config: &Config,
+    mistakes: &mut Vec<String>,
+) -> Option<CheckedUser> {
     let before = mistakes.len();
-    let email = entry.email.parse::<Email>().map_err(|problem| mistakes.push(format!("{place}.email: {problem}"))).ok();
+    let email = entry
+        .email
+        .parse::<Email>()
+        .map_err(|problem| mistakes.push(format!("{place}.email: {problem}")))
+        .ok();
     let claims = match entry.claims.as_ref().map(claims::check_attributes) {
         None => None,
         Some(Ok(claims)) => Some(claims),
         Some(Err(problems)) => {
-            mistakes.extend(problems.into_iter().map(|problem| format!("{place}.{problem}")));
+            mistakes.extend(
+                problems
+                    .into_iter()
+                    .map(|problem| format!("{place}.{problem}")),
+            );
             None
         }
     };
     for group in entry.groups.iter().flatten() {
         if group.is_empty() || group.len() > 200 || group.chars().any(char::is_control) {
-            mistakes.push(format!("{place}.groups: a group's name is a text of one line, at most 200 bytes"));
+            mistakes.push(format!(
+                "{place}.groups: a group's name is a text of one line, at most 200 bytes"
+            ));
         }
     }
     let secret = match (&entry.password, &entry.password_hash) {
         (Some(_), Some(_)) => {
-            mistakes.push(format!("{place}: has password and password_hash; one is enough"));
+            mistakes.push(format!(
+                "{place}: has password and password_hash; one is enough"
+            ));
             None
         }
         (Some(typed), None) => {
-            let policy = Policy { minimum_length: config.password.minimum_length, minimum_score: config.password.minimum_score };
-            let name = claims.as_ref().and_then(|claims| claims.get("name")).and_then(Value::as_str).unwrap_or_default();
-            let judged = Password::parse(typed).and_then(|password| policy.judge(&password, &[&entry.email, name]).map(|()| password));
-            judged.map_err(|problem| mistakes.push(format!("{place}.password: {problem}"))).ok().map(UserSecret::Password)
+            let policy = Policy {
+                minimum_length: config.password.minimum_length,
+                minimum_score: config.password.minimum_score,
+            };
+            let name = claims
+                .as_ref()
+                .and_then(|claims| claims.get("name"))
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let judged = Password::parse(typed).and_then(|password| {
+                policy
+                    .judge(&password, &[&entry.email, name])
+                    .map(|()| password)
+            });
+            judged
+                .map_err(|problem| mistakes.push(format!("{place}.password: {problem}")))
+                .ok()
+                .map(UserSecret::Password)
         }
         (None, Some(hash)) => match password::check_stored(hash) {
             Ok(()) => Some(UserSecret::Hash(hash.clone())),
@@ -275,7 +389,12 @@ fn check_user(place: &str, entry: UserEntry, config: &Config, mistakes: &mut Vec
         (None, None) => None,
     };
     let email = email.filter(|_| mistakes.len() == before)?;
-    Some(CheckedUser { email, secret, entry, claims })
+    Some(CheckedUser {
+        email,
+        secret,
+        entry,
+        claims,
+    })
 }
 
 /// Who a person will be, and whom the database had before.
@@ -284,7 +403,12 @@ struct Prepared {
     earlier: Option<User>,
 }
 
-fn prepare(checked: CheckedUser, store: &Store, settings: &HashSettings, now: Timestamp) -> Result<Prepared, SeedError> {
+fn prepare(
+    checked: CheckedUser,
+    store: &Store,
+    settings: &HashSettings,
+    now: Timestamp,
+) -> Result<Prepared, SeedError> {
     let key = checked.email.key().to_owned();
     let earlier = store.read_blocking(move |conn| users::find_by_email(conn, &key))?;
     let known_hash = earlier.as_ref().and_then(|user| user.password_hash.clone());
@@ -296,7 +420,11 @@ fn prepare(checked: CheckedUser, store: &Store, settings: &HashSettings, now: Ti
                 Some(hash) => password::verify(&password, hash, settings)?.matches,
                 None => false,
             };
-            if unchanged { known_hash } else { Some(password::hash(&password, random::bytes(), settings)?) }
+            if unchanged {
+                known_hash
+            } else {
+                Some(password::hash(&password, random::bytes(), settings)?)
+            }
         }
     };
     let base = earlier.clone().unwrap_or_else(|| User {
@@ -329,7 +457,12 @@ fn prepare(checked: CheckedUser, store: &Store, settings: &HashSettings, now: Ti
     Ok(Prepared { user, earlier })
 }
 
-fn put_user(tx: &mut AnyConnection, prepared: &Prepared, now: Timestamp, summary: &mut Summary) -> Result<(), StoreError> {
+fn put_user(
+    tx: &mut AnyConnection,
+    prepared: &Prepared,
+    now: Timestamp,
+    summary: &mut Summary,
+) -> Result<(), StoreError> {
     let Prepared { user, earlier } = prepared;
     match earlier {
         None => {
@@ -367,10 +500,18 @@ fn put_client(
     let mut secret = app.secret.clone();
     if secret.is_none() && secrets_before.is_empty() && !app.client.is_public() {
         secret = Some(fresh_secret.to_owned());
-        summary.new_secrets.push((id.to_string(), fresh_secret.to_owned()));
+        summary
+            .new_secrets
+            .push((id.to_string(), fresh_secret.to_owned()));
     }
     if secret.is_some() || app.client.is_public() {
-        clients::set_secret(tx, id, secret.as_deref().map(TokenHash::of).as_ref(), row_id, now)?;
+        clients::set_secret(
+            tx,
+            id,
+            secret.as_deref().map(TokenHash::of).as_ref(),
+            row_id,
+            now,
+        )?;
     }
     let same_secret = clients::secrets(tx, id)? == secrets_before;
     match earlier {
@@ -396,8 +537,14 @@ impl Summary {
 }
 
 /// The people and apps of a development server. Secrets follow from its key, so that they are the same after a restart.
-pub(crate) fn development(store: &Store, root: &RootKey, config: &Config, now: Timestamp) -> Result<DevApp, SeedError> {
-    let secret_of = |client: &str| URL_SAFE_NO_PAD.encode(mac(root, "development client", client.as_bytes()));
+pub(crate) fn development(
+    store: &Store,
+    root: &RootKey,
+    config: &Config,
+    now: Timestamp,
+) -> Result<DevApp, SeedError> {
+    let secret_of =
+        |client: &str| URL_SAFE_NO_PAD.encode(mac(root, "development client", client.as_bytes()));
     let (web_secret, app_secret) = (secret_of("demo-web"), secret_of("dev-app"));
     let text = serde_json::json!({
         "users": [
@@ -426,5 +573,9 @@ pub(crate) fn development(store: &Store, root: &RootKey, config: &Config, now: T
         ]
     });
     Seed::parse(&text.to_string(), Format::Json, config)?.apply(store, config, now)?;
-    Ok(DevApp { client_id: "dev-app".to_owned(), client_secret: app_secret, demo_secret: web_secret })
+    Ok(DevApp {
+        client_id: "dev-app".to_owned(),
+        client_secret: app_secret,
+        demo_secret: web_secret,
+    })
 }

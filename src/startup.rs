@@ -20,7 +20,9 @@ use crate::keys::{self, KeyError, KeyRing, Keys};
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
 use crate::seed::{self, SeedError};
-use crate::store::{MigrationError, OpenError, Options, Store, StoreError, properties, signing_keys};
+use crate::store::{
+    MigrationError, OpenError, Options, Store, StoreError, properties, signing_keys,
+};
 use crate::web::state::{AppState, DevApp};
 use crate::web::{request_log, routes};
 
@@ -76,7 +78,13 @@ pub struct Opened {
 
 /// Opens the database and its secret key and migrates. `exclusive` is for servers.
 pub fn open(config: &Config, exclusive: bool) -> Result<Opened, StartError> {
-    let store = Store::open(&config.database.url, Options { exclusive, ..Options::default() })?;
+    let store = Store::open(
+        &config.database.url,
+        Options {
+            exclusive,
+            ..Options::default()
+        },
+    )?;
     let root = root_key(config)?;
     for name in store.migrate()? {
         tracing::info!(migration = %name, "migrated");
@@ -86,11 +94,16 @@ pub fn open(config: &Config, exclusive: bool) -> Result<Opened, StartError> {
 
 /// Starts the product: binds before it works, so that a taken port changes nothing.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
-    let hash_settings =
-        HashSettings::new(config.password.memory_kib, config.password.iterations, config.password.parallelism)?;
+    let hash_settings = HashSettings::new(
+        config.password.memory_kib,
+        config.password.iterations,
+        config.password.parallelism,
+    )?;
     let opened = {
         let config = config.clone();
-        web::block(move || open(&config, true)).await.map_err(|_cancelled| io::Error::other("the start was cancelled"))??
+        web::block(move || open(&config, true))
+            .await
+            .map_err(|_cancelled| io::Error::other("the start was cancelled"))??
     };
     let Opened { store, root } = opened;
     let now = clock.now();
@@ -98,14 +111,27 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let dev_app = if config.development {
         let (store, root, config) = (store.clone(), root.clone(), config.clone());
         let seeded = web::block(move || seed::development(&store, &root, &config, now));
-        Some(seeded.await.map_err(|_cancelled| io::Error::other("the start was cancelled"))??)
+        Some(
+            seeded
+                .await
+                .map_err(|_cancelled| io::Error::other("the start was cancelled"))??,
+        )
     } else {
         None
     };
     let keys = {
-        let (store, root, algorithms) = (store.clone(), root.clone(), config.keys.algorithms.clone());
-        let made = web::block(move || Ok::<_, KeyError>(Keys::read(keys::ensure(&store, &root, &algorithms, now)?, &root)?));
-        KeyRing::new(made.await.map_err(|_cancelled| io::Error::other("the start was cancelled"))??)
+        let (store, root, algorithms) =
+            (store.clone(), root.clone(), config.keys.algorithms.clone());
+        let made = web::block(move || {
+            Ok::<_, KeyError>(Keys::read(
+                keys::ensure(&store, &root, &algorithms, now)?,
+                &root,
+            )?)
+        });
+        KeyRing::new(
+            made.await
+                .map_err(|_cancelled| io::Error::other("the start was cancelled"))??,
+        )
     };
     let threads = threads_by_default();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -127,9 +153,22 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     if !config.development {
         servers.push(serve_management(&config, state)?);
     }
-    actix_web::rt::spawn(keep_keys_fresh(store, root, config, clock, keys, stopping.clone()));
+    actix_web::rt::spawn(keep_keys_fresh(
+        store,
+        root,
+        config,
+        clock,
+        keys,
+        stopping.clone(),
+    ));
     let handles = servers.iter().map(actix_web::dev::Server::handle).collect();
-    Ok(Running { address, dev_app, stopping, handles, servers })
+    Ok(Running {
+        address,
+        dev_app,
+        stopping,
+        handles,
+        servers,
+    })
 }
 
 impl Running {
@@ -141,7 +180,10 @@ impl Running {
 
     /// The way to stop it from elsewhere.
     pub fn stopper(&self) -> Stopper {
-        Stopper { stopping: self.stopping.clone(), handles: self.handles.clone() }
+        Stopper {
+            stopping: self.stopping.clone(),
+            handles: self.handles.clone(),
+        }
     }
 }
 
@@ -160,7 +202,10 @@ impl Stopper {
     }
 }
 
-fn serve(config: &Config, state: web::Data<AppState>) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError> {
+fn serve(
+    config: &Config,
+    state: web::Data<AppState>,
+) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError> {
     let (base, development) = (config.issuer.path().to_owned(), config.development);
     let server = HttpServer::new(move || {
         App::new()
@@ -174,7 +219,10 @@ fn serve(config: &Config, state: web::Data<AppState>) -> Result<(actix_web::dev:
     .max_connections(MOST_CONNECTIONS)
     .shutdown_timeout(DRAIN_SECONDS)
     .disable_signals();
-    let failed = |source| StartError::Listen { address: config.listen.to_string(), source };
+    let failed = |source| StartError::Listen {
+        address: config.listen.to_string(),
+        source,
+    };
     let server = match &config.listen {
         Listen::Tcp(address) => server.bind(address).map_err(failed)?,
         Listen::Unix(path) => {
@@ -186,13 +234,23 @@ fn serve(config: &Config, state: web::Data<AppState>) -> Result<(actix_web::dev:
     Ok((server.run(), address))
 }
 
-fn serve_management(config: &Config, state: web::Data<AppState>) -> Result<actix_web::dev::Server, StartError> {
-    let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(routes::configure_management))
-        .workers(1)
-        .client_request_timeout(HEAD_DEADLINE)
-        .shutdown_timeout(1)
-        .disable_signals();
-    let failed = |source| StartError::Listen { address: config.management.listen.to_string(), source };
+fn serve_management(
+    config: &Config,
+    state: web::Data<AppState>,
+) -> Result<actix_web::dev::Server, StartError> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .configure(routes::configure_management)
+    })
+    .workers(1)
+    .client_request_timeout(HEAD_DEADLINE)
+    .shutdown_timeout(1)
+    .disable_signals();
+    let failed = |source| StartError::Listen {
+        address: config.management.listen.to_string(),
+        source,
+    };
     let server = match &config.management.listen {
         Listen::Tcp(address) => server.bind(address).map_err(failed)?,
         Listen::Unix(path) => {
@@ -207,15 +265,30 @@ fn serve_management(config: &Config, state: web::Data<AppState>) -> Result<actix
 fn remove_stale_socket(path: &PathBuf) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt as _;
     match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() && std::os::unix::net::UnixStream::connect(path).is_err() => std::fs::remove_file(path),
+        Ok(metadata)
+            if metadata.file_type().is_socket()
+                && std::os::unix::net::UnixStream::connect(path).is_err() =>
+        {
+            std::fs::remove_file(path)
+        }
         _ => Ok(()),
     }
 }
 
 async fn claim_mode(store: &Store, development: bool) -> Result<(), StartError> {
-    let wanted = if development { "development" } else { "production" };
-    let found = store.write(move |tx| properties::find_or_set(tx, "mode", wanted)).await?;
-    if found == wanted { Ok(()) } else { Err(StartError::WrongMode { found, wanted }) }
+    let wanted = if development {
+        "development"
+    } else {
+        "production"
+    };
+    let found = store
+        .write(move |tx| properties::find_or_set(tx, "mode", wanted))
+        .await?;
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(StartError::WrongMode { found, wanted })
+    }
 }
 
 /// The configured key, or the file beside the SQLite database, which is made at first start.
@@ -227,11 +300,15 @@ fn root_key(config: &Config) -> Result<RootKey, StartError> {
             if !file.exists() {
                 make_key_file(&file, &config.database.url)?;
             }
-            SecretKey::read(&file).map_err(broken)?.hexadecimal().to_owned()
+            SecretKey::read(&file)
+                .map_err(broken)?
+                .hexadecimal()
+                .to_owned()
         }
         (None, None) => return Err(broken("secret_key is needed with PostgreSQL".to_owned())),
     };
-    key.parse().map_err(|error: crate::protocol::seal::InvalidRootKey| broken(error.to_string()))
+    key.parse()
+        .map_err(|error: crate::protocol::seal::InvalidRootKey| broken(error.to_string()))
 }
 
 fn make_key_file(file: &PathBuf, database: &DatabaseUrl) -> Result<(), StartError> {
@@ -240,14 +317,26 @@ fn make_key_file(file: &PathBuf, database: &DatabaseUrl) -> Result<(), StartErro
     // A database that has keys already was made with another secret; a fresh one would only hide that it is lost.
     if let DatabaseUrl::Sqlite(_) = database {
         let store = Store::open(database, Options::default())?;
-        let has_keys = store.pending_migrations()?.is_empty() && !store.read_blocking(signing_keys::list)?.is_empty();
+        let has_keys = store.pending_migrations()?.is_empty()
+            && !store.read_blocking(signing_keys::list)?.is_empty();
         if has_keys {
-            let text = format!("{} is missing, but the database was made with it; restore it from a backup", file.display());
+            let text = format!(
+                "{} is missing, but the database was made with it; restore it from a backup",
+                file.display()
+            );
             return Err(StartError::SecretKey(text));
         }
     }
-    let hexadecimal: String = random::bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+    let hexadecimal: String = random::bytes::<32>()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    match std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+    {
         Ok(mut opened) => {
             opened.write_all(format!("{hexadecimal}\n").as_bytes())?;
             opened.sync_all()?;
@@ -260,7 +349,14 @@ fn make_key_file(file: &PathBuf, database: &DatabaseUrl) -> Result<(), StartErro
 }
 
 /// Sees other nodes' rotations within a second, and rotates when it is time.
-async fn keep_keys_fresh(store: Store, root: RootKey, config: Config, clock: Clock, keys: KeyRing, stopping: Arc<AtomicBool>) {
+async fn keep_keys_fresh(
+    store: Store,
+    root: RootKey,
+    config: Config,
+    clock: Clock,
+    keys: KeyRing,
+    stopping: Arc<AtomicBool>,
+) {
     let mut ticks = tokio::time::interval(KEY_REFRESH);
     let mut since_check = Duration::ZERO;
     while !stopping.load(Ordering::SeqCst) {
@@ -268,9 +364,12 @@ async fn keep_keys_fresh(store: Store, root: RootKey, config: Config, clock: Clo
         since_check += KEY_REFRESH;
         if since_check >= ROTATION_CHECK {
             since_check = Duration::ZERO;
-            let (store, root, config, now) = (store.clone(), root.clone(), config.clone(), clock.now());
+            let (store, root, config, now) =
+                (store.clone(), root.clone(), config.clone(), clock.now());
             match web::block(move || rotate_keys::run(&store, &root, &config, now)).await {
-                Ok(Ok(outcome)) if outcome != rotate_keys::Outcome::default() => tracing::info!(?outcome, "signing keys rotated"),
+                Ok(Ok(outcome)) if outcome != rotate_keys::Outcome::default() => {
+                    tracing::info!(?outcome, "signing keys rotated")
+                }
                 Ok(Err(error)) => tracing::error!(%error, "signing keys could not be rotated"),
                 _ => {}
             }

@@ -1,1 +1,18 @@
-fn main(){}
+//! The product, driven from outside through its real start-up.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test that panics is a test that fails"
+)]
+
+mod support;
+
+mod architecture;
+mod authorization_code;
+mod authorization_request;
+mod migrations;
+mod store_engine;

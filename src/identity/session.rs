@@ -32,9 +32,14 @@ pub struct Lifetimes {
 impl Session {
     /// Whether it still counts: not ended, not idle for too long, not too old.
     pub fn is_alive(&self, lifetimes: &Lifetimes, now: Timestamp) -> bool {
-        let (idle, absolute) =
-            if self.remembered { (lifetimes.remembered, lifetimes.remembered) } else { (lifetimes.idle, lifetimes.absolute) };
-        self.ended_at.is_none() && now.since(self.last_seen_at) < idle && now.since(self.auth_time) < absolute
+        let (idle, absolute) = if self.remembered {
+            (lifetimes.remembered, lifetimes.remembered)
+        } else {
+            (lifetimes.idle, lifetimes.absolute)
+        };
+        self.ended_at.is_none()
+            && now.since(self.last_seen_at) < idle
+            && now.since(self.auth_time) < absolute
     }
 
     /// Whether it is time to write down that it was used; not at every request, since each write costs a commit.
@@ -85,7 +90,10 @@ mod tests {
 
     #[test]
     fn an_ended_session_is_dead_at_once() {
-        let ended = Session { ended_at: Some(Timestamp::from_seconds(1)), ..session(true, 0) };
+        let ended = Session {
+            ended_at: Some(Timestamp::from_seconds(1)),
+            ..session(true, 0)
+        };
         assert!(!ended.is_alive(&LIFETIMES, Timestamp::from_seconds(1)));
     }
 }

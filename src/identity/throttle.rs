@@ -22,13 +22,26 @@ pub struct Limits {
 pub struct Bucket(pub [u8; 32]);
 
 /// The counters that one attempt falls into, each with its limit.
-pub fn buckets(key: &RootKey, limits: &Limits, account: &str, known_browser: Option<&str>, address: IpAddr) -> Vec<(Bucket, u32)> {
-    let bucket = |kind: &str, name: &str| Bucket(mac(key, "throttle", format!("{kind}\0{name}").as_bytes()));
+pub fn buckets(
+    key: &RootKey,
+    limits: &Limits,
+    account: &str,
+    known_browser: Option<&str>,
+    address: IpAddr,
+) -> Vec<(Bucket, u32)> {
+    let bucket =
+        |kind: &str, name: &str| Bucket(mac(key, "throttle", format!("{kind}\0{name}").as_bytes()));
     match known_browser {
-        Some(browser) => vec![(bucket("browser", &format!("{account}\0{browser}")), limits.account_failures)],
+        Some(browser) => vec![(
+            bucket("browser", &format!("{account}\0{browser}")),
+            limits.account_failures,
+        )],
         None => vec![
             (bucket("account", account), limits.account_failures),
-            (bucket("address", &network(address)), limits.address_failures),
+            (
+                bucket("address", &network(address)),
+                limits.address_failures,
+            ),
         ],
     }
 }
@@ -48,12 +61,19 @@ fn network(address: IpAddr) -> String {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { account_failures: 10, address_failures: 50, window: Duration::from_secs(900) };
+    const LIMITS: Limits = Limits {
+        account_failures: 10,
+        address_failures: 50,
+        window: Duration::from_secs(900),
+    };
 
     fn names(account: &str, browser: Option<&str>, address: &str) -> Vec<Bucket> {
         let key: RootKey = "00".repeat(32).parse().expect("a key");
         let address = address.parse().expect("an address");
-        buckets(&key, &LIMITS, account, browser, address).into_iter().map(|(bucket, _)| bucket).collect()
+        buckets(&key, &LIMITS, account, browser, address)
+            .into_iter()
+            .map(|(bucket, _)| bucket)
+            .collect()
     }
 
     #[test]
@@ -61,13 +81,20 @@ mod tests {
         let first = names("a", None, "2001:db8:1:2::1");
         assert_eq!(first, names("a", None, "2001:db8:1:2:ffff::9"));
         assert_ne!(first.get(1), names("a", None, "2001:db8:1:3::1").get(1));
-        assert_eq!(names("a", None, "::ffff:192.0.2.1"), names("a", None, "192.0.2.1"));
+        assert_eq!(
+            names("a", None, "::ffff:192.0.2.1"),
+            names("a", None, "192.0.2.1")
+        );
     }
 
     #[test]
     fn a_known_browser_shares_no_counter_with_strangers() {
         let known = names("a", Some("b"), "192.0.2.1");
-        assert!(names("a", None, "192.0.2.1").iter().all(|bucket| !known.contains(bucket)));
+        assert!(
+            names("a", None, "192.0.2.1")
+                .iter()
+                .all(|bucket| !known.contains(bucket))
+        );
         assert_ne!(known, names("a", Some("c"), "192.0.2.1"));
     }
 }

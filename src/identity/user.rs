@@ -26,7 +26,10 @@ pub struct User {
 impl User {
     /// What a page calls this person: their name, else their e-mail.
     pub fn display_name(&self) -> &str {
-        self.claims.get("name").and_then(Value::as_str).unwrap_or(&self.email)
+        self.claims
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or(&self.email)
     }
 
     /// Everything that a claim could say about this person; what is unknown is absent.

@@ -23,25 +23,53 @@ pub struct Outcome {
 }
 
 /// Does what is due. Any number of nodes may run it at once.
-pub fn run(store: &Store, root: &RootKey, config: &Config, now: Timestamp) -> Result<Outcome, KeyError> {
+pub fn run(
+    store: &Store,
+    root: &RootKey,
+    config: &Config,
+    now: Timestamp,
+) -> Result<Outcome, KeyError> {
     let settings = &config.keys;
     let stored = store.read_blocking(signing_keys::list)?;
-    let lead = settings.rotate_every.saturating_sub(settings.publish_before);
+    let lead = settings
+        .rotate_every
+        .saturating_sub(settings.publish_before);
     let mut due = Vec::new();
     for algorithm in &settings.algorithms {
-        let current = stored.iter().find(|key| key.algorithm == algorithm.as_str() && key.state == KeyState::Current);
-        if current.is_some_and(|key| now.since(key.activated_at.unwrap_or(key.created_at)) >= lead) {
+        let current = stored
+            .iter()
+            .find(|key| key.algorithm == algorithm.as_str() && key.state == KeyState::Current);
+        if current.is_some_and(|key| now.since(key.activated_at.unwrap_or(key.created_at)) >= lead)
+        {
             due.push(*algorithm);
         }
     }
     let published = keys::publish_next(store, root, &due, now)?.len();
-    let promoted = keys::promote(store, &settings.algorithms, now.minus(settings.publish_before), now)?;
-    let keep = longest_token_life(config, &store.read_blocking(clients::list)?).saturating_add(GRACE).min(LONGEST_RETIREMENT);
-    let forgotten = store.write_blocking(move |tx| signing_keys::delete_retired(tx, now.minus(keep)))?;
-    Ok(Outcome { published, promoted, forgotten })
+    let promoted = keys::promote(
+        store,
+        &settings.algorithms,
+        now.minus(settings.publish_before),
+        now,
+    )?;
+    let keep = longest_token_life(config, &store.read_blocking(clients::list)?)
+        .saturating_add(GRACE)
+        .min(LONGEST_RETIREMENT);
+    let forgotten =
+        store.write_blocking(move |tx| signing_keys::delete_retired(tx, now.minus(keep)))?;
+    Ok(Outcome {
+        published,
+        promoted,
+        forgotten,
+    })
 }
 
 fn longest_token_life(config: &Config, clients: &[Client]) -> Duration {
-    let of_clients = clients.iter().flat_map(|client| [client.tokens.access, client.tokens.id]).flatten();
-    of_clients.chain([config.tokens.access, config.tokens.id]).max().unwrap_or_default()
+    let of_clients = clients
+        .iter()
+        .flat_map(|client| [client.tokens.access, client.tokens.id])
+        .flatten();
+    of_clients
+        .chain([config.tokens.access, config.tokens.id])
+        .max()
+        .unwrap_or_default()
 }

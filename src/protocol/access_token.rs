@@ -56,26 +56,41 @@ pub struct IssuedAccessToken {
 }
 
 /// Is this token good for UserInfo?
-pub fn check_for_userinfo(token: Option<&IssuedAccessToken>, now: Timestamp) -> Result<(), OAuthError> {
+pub fn check_for_userinfo(
+    token: Option<&IssuedAccessToken>,
+    now: Timestamp,
+) -> Result<(), OAuthError> {
     // One answer for what never was, what expired and what was revoked.
-    let invalid = || OAuthError::new(ErrorCode::InvalidToken, "the access token is unknown, expired or revoked");
-    let token = token.filter(|token| !token.revoked && now < token.expires_at).ok_or_else(invalid)?;
+    let invalid = || {
+        OAuthError::new(
+            ErrorCode::InvalidToken,
+            "the access token is unknown, expired or revoked",
+        )
+    };
+    let token = token
+        .filter(|token| !token.revoked && now < token.expires_at)
+        .ok_or_else(invalid)?;
     if token.scope.is_openid() {
         Ok(())
     } else {
-        Err(OAuthError::new(ErrorCode::InsufficientScope, "the access token was issued without the scope openid"))
+        Err(OAuthError::new(
+            ErrorCode::InsufficientScope,
+            "the access token was issued without the scope openid",
+        ))
     }
 }
 
 /// The token of an `Authorization` header: the scheme in any case, one space, and a `b64token` (RFC 6750 §2.1).
 pub fn from_authorization_header(value: &str) -> Result<&str, OAuthError> {
-    let malformed = || invalid_request("the Authorization header must be Bearer, one space, and the token");
+    let malformed =
+        || invalid_request("the Authorization header must be Bearer, one space, and the token");
     let (scheme, token) = value.split_once(' ').ok_or_else(malformed)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(malformed());
     }
     let body = token.trim_end_matches('=');
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '+' | '/');
+    let allowed =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~' | '+' | '/');
     if body.is_empty() || !body.chars().all(allowed) {
         return Err(malformed());
     }
@@ -88,8 +103,20 @@ mod tests {
 
     #[test]
     fn the_scheme_is_read_in_any_case_and_the_token_exactly() {
-        assert_eq!(from_authorization_header("bEaReR abc.def-_~+/=="), Ok("abc.def-_~+/=="));
-        for bad in ["Bearer", "Bearer ", "Bearer  abc", "Bearer abc ", "Bearer a b", "Basic abc", "Bearer\tabc", "Bearer a=b"] {
+        assert_eq!(
+            from_authorization_header("bEaReR abc.def-_~+/=="),
+            Ok("abc.def-_~+/==")
+        );
+        for bad in [
+            "Bearer",
+            "Bearer ",
+            "Bearer  abc",
+            "Bearer abc ",
+            "Bearer a b",
+            "Basic abc",
+            "Bearer\tabc",
+            "Bearer a=b",
+        ] {
             assert!(from_authorization_header(bad).is_err(), "{bad:?}");
         }
     }

@@ -80,35 +80,59 @@ pub enum PageError {
     /// The request has no usable `client_id`.
     Client(OAuthError),
     /// The redirect URI is missing, repeated or not registered. `differs_at` is the byte where it leaves the nearest registered one.
-    RedirectUri { error: OAuthError, received: Option<String>, differs_at: usize },
+    RedirectUri {
+        error: OAuthError,
+        received: Option<String>,
+        differs_at: usize,
+    },
 }
 
 /// The client that a request names, before anything else of it is believed.
 pub fn client_id(parameters: &Parameters) -> Result<ClientId, AuthorizationError> {
-    let refuse = |description: &'static str| AuthorizationError::ShowPage(PageError::Client(invalid_request(description)));
+    let refuse = |description: &'static str| {
+        AuthorizationError::ShowPage(PageError::Client(invalid_request(description)))
+    };
     if parameters.is_repeated("client_id") {
         return Err(refuse("client_id was sent more than once"));
     }
-    parameters.get("client_id").map(ClientId::from_request).ok_or_else(|| refuse("client_id is missing"))
+    parameters
+        .get("client_id")
+        .map(ClientId::from_request)
+        .ok_or_else(|| refuse("client_id is missing"))
 }
 
 /// The refusal for a client that doesn't exist or is switched off.
 pub fn unknown_client() -> AuthorizationError {
-    AuthorizationError::ShowPage(PageError::Client(invalid_request("no client has this client_id")))
+    AuthorizationError::ShowPage(PageError::Client(invalid_request(
+        "no client has this client_id",
+    )))
 }
 
 /// Judges a whole request for a client that exists.
-pub fn validate(parameters: &Parameters, client: &Client) -> Result<AuthorizationRequest, AuthorizationError> {
+pub fn validate(
+    parameters: &Parameters,
+    client: &Client,
+) -> Result<AuthorizationRequest, AuthorizationError> {
     let redirect = validate_redirect(parameters, client)?;
-    read(parameters, client, &redirect).map_err(|error| AuthorizationError::Redirect(redirect, error))
+    read(parameters, client, &redirect)
+        .map_err(|error| AuthorizationError::Redirect(redirect, error))
 }
 
-fn validate_redirect(parameters: &Parameters, client: &Client) -> Result<ValidatedRedirect, AuthorizationError> {
+fn validate_redirect(
+    parameters: &Parameters,
+    client: &Client,
+) -> Result<ValidatedRedirect, AuthorizationError> {
     let received = parameters.get("redirect_uri");
     let refuse = |description: &'static str| {
-        let differs_at = received.map_or(0, |uri| redirect_uri::first_difference(uri, client.redirect_uris.iter()));
+        let differs_at = received.map_or(0, |uri| {
+            redirect_uri::first_difference(uri, client.redirect_uris.iter())
+        });
         let error = invalid_request(description);
-        Err(AuthorizationError::ShowPage(PageError::RedirectUri { error, received: received.map(str::to_owned), differs_at }))
+        Err(AuthorizationError::ShowPage(PageError::RedirectUri {
+            error,
+            received: received.map(str::to_owned),
+            differs_at,
+        }))
     };
     if parameters.is_repeated("redirect_uri") {
         return refuse("redirect_uri was sent more than once");
@@ -116,41 +140,72 @@ fn validate_redirect(parameters: &Parameters, client: &Client) -> Result<Validat
     let Some(uri) = received else {
         return refuse("redirect_uri is missing");
     };
-    if !client.redirect_uris.iter().any(|registered| registered.matches(uri, client.any_loopback_port())) {
+    if !client
+        .redirect_uris
+        .iter()
+        .any(|registered| registered.matches(uri, client.any_loopback_port()))
+    {
         return refuse("redirect_uri is not registered for this client");
     }
     Ok(ValidatedRedirect {
         uri: uri.to_owned(),
         // A mode that can't be used is refused later; the refusal itself then travels in the query.
         mode: ResponseMode::parse(parameters.get("response_mode")).unwrap_or_default(),
-        state: parameters.get("state").filter(|state| state.len() <= LONGEST_ECHOED).map(str::to_owned),
+        state: parameters
+            .get("state")
+            .filter(|state| state.len() <= LONGEST_ECHOED)
+            .map(str::to_owned),
     })
 }
 
-fn read(parameters: &Parameters, client: &Client, redirect: &ValidatedRedirect) -> Result<AuthorizationRequest, OAuthError> {
+fn read(
+    parameters: &Parameters,
+    client: &Client,
+    redirect: &ValidatedRedirect,
+) -> Result<AuthorizationRequest, OAuthError> {
     if let Some(name) = parameters.repeated() {
-        return Err(invalid_request(format!("{} was sent more than once", name.chars().take(40).collect::<String>())));
+        return Err(invalid_request(format!(
+            "{} was sent more than once",
+            name.chars().take(40).collect::<String>()
+        )));
     }
     refuse_request_objects(parameters)?;
     match parameters.get("response_type") {
         Some("code") => {}
-        Some(_) => return Err(OAuthError::new(ErrorCode::UnsupportedResponseType, "response_type must be code")),
+        Some(_) => {
+            return Err(OAuthError::new(
+                ErrorCode::UnsupportedResponseType,
+                "response_type must be code",
+            ));
+        }
         None => return Err(invalid_request("response_type is missing")),
     }
     ResponseMode::parse(parameters.get("response_mode"))?;
     for name in ["state", "nonce"] {
-        if parameters.get(name).is_some_and(|value| value.len() > LONGEST_ECHOED) {
-            return Err(invalid_request(format!("{name} is longer than {LONGEST_ECHOED} characters")));
+        if parameters
+            .get(name)
+            .is_some_and(|value| value.len() > LONGEST_ECHOED)
+        {
+            return Err(invalid_request(format!(
+                "{name} is longer than {LONGEST_ECHOED} characters"
+            )));
         }
     }
     let requested: Scope = parameters
         .get("scope")
         .unwrap_or_default()
         .parse()
-        .map_err(|_bad_scope| OAuthError::new(ErrorCode::InvalidScope, "scope has characters that are not allowed"))?;
+        .map_err(|_bad_scope| {
+            OAuthError::new(
+                ErrorCode::InvalidScope,
+                "scope has characters that are not allowed",
+            )
+        })?;
     let code_challenge = CodeChallenge::from_request(parameters)?;
     if code_challenge.is_none() && client.must_use_pkce() {
-        return Err(invalid_request("this client must use PKCE: code_challenge is missing"));
+        return Err(invalid_request(
+            "this client must use PKCE: code_challenge is missing",
+        ));
     }
     Ok(AuthorizationRequest {
         client_id: client.client_id.clone(),
@@ -195,7 +250,11 @@ fn max_age(value: Option<&str>) -> Result<Option<u64>, OAuthError> {
 
 fn acr_values(parameters: &Parameters, client: &Client) -> Vec<String> {
     match parameters.get("acr_values") {
-        Some(values) => values.split(' ').filter(|value| !value.is_empty()).map(str::to_owned).collect(),
+        Some(values) => values
+            .split(' ')
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+            .collect(),
         None => client.default_acr_values.clone(),
     }
 }
@@ -206,7 +265,10 @@ fn essential_acr_is_met(claims: ClaimsRequest) -> Result<ClaimsRequest, OAuthErr
         let accepted = wish.accepted();
         if !accepted.is_empty() && !accepted.iter().any(|class| acr::SUPPORTED.contains(class)) {
             let description = "none of the essential acr values can be reached here";
-            return Err(OAuthError::new(ErrorCode::UnmetAuthenticationRequirements, description));
+            return Err(OAuthError::new(
+                ErrorCode::UnmetAuthenticationRequirements,
+                description,
+            ));
         }
     }
     Ok(claims)
@@ -218,16 +280,23 @@ pub(crate) mod tests {
     use crate::protocol::client::ClientMetadata;
 
     pub(crate) fn client(change: impl FnOnce(&mut ClientMetadata)) -> Client {
-        let mut metadata =
-            ClientMetadata { redirect_uris: vec!["https://rp.example/cb".to_owned()], ..ClientMetadata::default() };
+        let mut metadata = ClientMetadata {
+            redirect_uris: vec!["https://rp.example/cb".to_owned()],
+            ..ClientMetadata::default()
+        };
         change(&mut metadata);
-        metadata.check(ClientId::from_request("rp")).expect("a valid client")
+        metadata
+            .check(ClientId::from_request("rp"))
+            .expect("a valid client")
     }
 
-    const GOOD: &str = "client_id=rp&redirect_uri=https://rp.example/cb&response_type=code&scope=openid&state=s";
+    const GOOD: &str =
+        "client_id=rp&redirect_uri=https://rp.example/cb&response_type=code&scope=openid&state=s";
 
     pub(crate) fn request(extra: &str) -> Result<AuthorizationRequest, AuthorizationError> {
-        let parameters = Parameters::parse(format!("{GOOD}{extra}").as_bytes()).expect("well-formed").without_empty();
+        let parameters = Parameters::parse(format!("{GOOD}{extra}").as_bytes())
+            .expect("well-formed")
+            .without_empty();
         validate(&parameters, &client(|_| {}))
     }
 
@@ -250,7 +319,13 @@ pub(crate) mod tests {
         ] {
             let parameters = Parameters::parse(query.as_bytes()).expect("well-formed");
             let result = validate(&parameters, &client(|_| {}));
-            assert!(matches!(result, Err(AuthorizationError::ShowPage(PageError::RedirectUri { .. }))), "{query}");
+            assert!(
+                matches!(
+                    result,
+                    Err(AuthorizationError::ShowPage(PageError::RedirectUri { .. }))
+                ),
+                "{query}"
+            );
         }
     }
 
@@ -267,10 +342,16 @@ pub(crate) mod tests {
             ("&response_mode=fragment", ErrorCode::InvalidRequest),
             ("&code_challenge=x", ErrorCode::InvalidRequest),
             ("&request=x.y.z", ErrorCode::RequestNotSupported),
-            ("&request_uri=https://rp.example/r", ErrorCode::RequestUriNotSupported),
+            (
+                "&request_uri=https://rp.example/r",
+                ErrorCode::RequestUriNotSupported,
+            ),
             ("&registration=%7B%7D", ErrorCode::RegistrationNotSupported),
             ("&resource=https://api.example", ErrorCode::InvalidTarget),
-            ("&claims=%7B%22id_token%22:%7B%22acr%22:%7B%22essential%22:true,%22value%22:%229%22%7D%7D%7D", ErrorCode::UnmetAuthenticationRequirements),
+            (
+                "&claims=%7B%22id_token%22:%7B%22acr%22:%7B%22essential%22:true,%22value%22:%229%22%7D%7D%7D",
+                ErrorCode::UnmetAuthenticationRequirements,
+            ),
         ] {
             assert_eq!(redirected(extra), code, "{extra}");
         }
@@ -278,7 +359,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_repeated_state_is_not_returned() {
-        let Err(AuthorizationError::Redirect(redirect, _)) = request("&state=other") else { panic!("refused") };
+        let Err(AuthorizationError::Redirect(redirect, _)) = request("&state=other") else {
+            panic!("refused")
+        };
         assert_eq!(redirect.state(), None);
     }
 
@@ -291,18 +374,32 @@ pub(crate) mod tests {
 
     #[test]
     fn scopes_that_are_unknown_or_not_allowed_are_dropped() {
-        let parameters = Parameters::parse(GOOD.replace("openid", "openid%20email%20nonsense%20profile").as_bytes()).expect("well-formed");
+        let parameters = Parameters::parse(
+            GOOD.replace("openid", "openid%20email%20nonsense%20profile")
+                .as_bytes(),
+        )
+        .expect("well-formed");
         let client = client(|metadata| metadata.scope = Some("openid email".to_owned()));
-        assert_eq!(validate(&parameters, &client).expect("accepted").scope.to_string(), "email openid");
+        assert_eq!(
+            validate(&parameters, &client)
+                .expect("accepted")
+                .scope
+                .to_string(),
+            "email openid"
+        );
     }
 
     #[test]
     fn a_public_client_must_use_pkce_and_others_when_they_say_so() {
         let parameters = Parameters::parse(GOOD.as_bytes()).expect("well-formed");
-        let public = client(|metadata| metadata.token_endpoint_auth_method = Some("none".to_owned()));
+        let public =
+            client(|metadata| metadata.token_endpoint_auth_method = Some("none".to_owned()));
         let careful = client(|metadata| metadata.require_pkce = Some(true));
         for client in [public, careful] {
-            assert!(matches!(validate(&parameters, &client), Err(AuthorizationError::Redirect(..))));
+            assert!(matches!(
+                validate(&parameters, &client),
+                Err(AuthorizationError::Redirect(..))
+            ));
         }
     }
 }

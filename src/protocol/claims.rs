@@ -39,13 +39,36 @@ pub const BY_SCOPE: &[(&str, &[&str])] = &[
 
 /// Every claim that can be asked for, as discovery lists them.
 pub fn supported() -> Vec<&'static str> {
-    let about_the_login = ["sub", "iss", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "azp", "sid", "at_hash"];
-    about_the_login.into_iter().chain(BY_SCOPE.iter().flat_map(|(_, claims)| claims.iter().copied())).collect()
+    let about_the_login = [
+        "sub",
+        "iss",
+        "aud",
+        "exp",
+        "iat",
+        "auth_time",
+        "nonce",
+        "acr",
+        "amr",
+        "azp",
+        "sid",
+        "at_hash",
+    ];
+    about_the_login
+        .into_iter()
+        .chain(
+            BY_SCOPE
+                .iter()
+                .flat_map(|(_, claims)| claims.iter().copied()),
+        )
+        .collect()
 }
 
 /// The claims that one place (UserInfo or the ID token) shows: those of the scope, and those asked for by name.
 pub fn select(person: &Map<String, Value>, scope: &Scope, asked: &Asked) -> Map<String, Value> {
-    let by_scope = BY_SCOPE.iter().filter(|(name, _)| scope.contains(name)).flat_map(|(_, claims)| claims.iter().copied());
+    let by_scope = BY_SCOPE
+        .iter()
+        .filter(|(name, _)| scope.contains(name))
+        .flat_map(|(_, claims)| claims.iter().copied());
     let by_name = asked.names().filter(|name| is_about_the_person(name));
     let mut selected = Map::new();
     for name in by_scope.chain(by_name) {
@@ -95,7 +118,11 @@ pub struct Wish {
 impl Wish {
     /// The texts that would do; empty when any would.
     pub fn accepted(&self) -> Vec<&str> {
-        self.value.iter().chain(self.values.iter().flatten()).filter_map(Value::as_str).collect()
+        self.value
+            .iter()
+            .chain(self.values.iter().flatten())
+            .filter_map(Value::as_str)
+            .collect()
     }
 }
 
@@ -118,8 +145,12 @@ impl Asked {
 impl ClaimsRequest {
     /// Reads the parameter's JSON. Unknown claims and members are ignored, as §5.5 asks.
     pub fn parse(json: Option<&str>) -> Result<Self, OAuthError> {
-        let Some(json) = json else { return Ok(Self::default()) };
-        serde_json::from_str(json).map_err(|_json| invalid_request("claims must be a JSON object as in OpenID Connect Core 5.5"))
+        let Some(json) = json else {
+            return Ok(Self::default());
+        };
+        serde_json::from_str(json).map_err(|_json| {
+            invalid_request("claims must be a JSON object as in OpenID Connect Core 5.5")
+        })
     }
 
     /// Whether nothing is asked for by name.
@@ -129,12 +160,19 @@ impl ClaimsRequest {
 
     /// The person whom the request demands (§5.5.1: `sub` with a value), if it names one.
     pub fn demanded_subject(&self) -> Option<&str> {
-        [&self.id_token, &self.userinfo].into_iter().find_map(|place| place.wish("sub")?.value.as_ref()?.as_str())
+        [&self.id_token, &self.userinfo]
+            .into_iter()
+            .find_map(|place| place.wish("sub")?.value.as_ref()?.as_str())
     }
 
     /// Everything about the person that is asked for in either place.
     pub fn about_the_person(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self.userinfo.names().chain(self.id_token.names()).filter(|name| is_about_the_person(name)).collect();
+        let mut names: Vec<_> = self
+            .userinfo
+            .names()
+            .chain(self.id_token.names())
+            .filter(|name| is_about_the_person(name))
+            .collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -156,7 +194,11 @@ pub fn check_attributes(claims: &Map<String, Value>) -> Result<Map<String, Value
             Err(reason) => problems.push(format!("claims.{name}: {reason}")),
         }
     }
-    if problems.is_empty() { Ok(checked) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(checked)
+    } else {
+        Err(problems)
+    }
 }
 
 fn is_nothing(value: &Value) -> bool {
@@ -171,27 +213,55 @@ fn is_nothing(value: &Value) -> bool {
 fn check_attribute(name: &str, value: &Value) -> Result<(), &'static str> {
     let text = value.as_str();
     match name {
-        "email" | "email_verified" | "groups" | "sub" | "updated_at" => Err("is not set here; it has a field of its own"),
+        "email" | "email_verified" | "groups" | "sub" | "updated_at" => {
+            Err("is not set here; it has a field of its own")
+        }
         _ if !is_about_the_person(name) => Err("is not a standard claim (OpenID Connect Core 5.1)"),
         "phone_number_verified" => value.is_boolean().then_some(()).ok_or("is true or false"),
         "address" => check_address(value),
-        "birthdate" => text.is_some_and(is_birthdate).then_some(()).ok_or("is YYYY-MM-DD, YYYY or 0000-MM-DD"),
+        "birthdate" => text
+            .is_some_and(is_birthdate)
+            .then_some(())
+            .ok_or("is YYYY-MM-DD, YYYY or 0000-MM-DD"),
         "profile" | "picture" | "website" => {
-            let is_address = text.and_then(|text| url::Url::parse(text).ok()).is_some_and(|url| matches!(url.scheme(), "https" | "http"));
+            let is_address = text
+                .and_then(|text| url::Url::parse(text).ok())
+                .is_some_and(|url| matches!(url.scheme(), "https" | "http"));
             is_address.then_some(()).ok_or("is a web address")
         }
-        "locale" => text.is_some_and(is_locale).then_some(()).ok_or("is a language tag such as en-GB"),
-        "zoneinfo" => text.is_some_and(is_zone).then_some(()).ok_or("is a time zone such as Europe/Berlin"),
-        _ => text.is_some_and(|text| text.len() <= 2_000 && !text.chars().any(char::is_control)).then_some(()).ok_or("is a text of one line"),
+        "locale" => text
+            .is_some_and(is_locale)
+            .then_some(())
+            .ok_or("is a language tag such as en-GB"),
+        "zoneinfo" => text
+            .is_some_and(is_zone)
+            .then_some(())
+            .ok_or("is a time zone such as Europe/Berlin"),
+        _ => text
+            .is_some_and(|text| text.len() <= 2_000 && !text.chars().any(char::is_control))
+            .then_some(())
+            .ok_or("is a text of one line"),
     }
 }
 
 fn check_address(value: &Value) -> Result<(), &'static str> {
-    const MEMBERS: &[&str] = &["formatted", "street_address", "locality", "region", "postal_code", "country"];
+    const MEMBERS: &[&str] = &[
+        "formatted",
+        "street_address",
+        "locality",
+        "region",
+        "postal_code",
+        "country",
+    ];
     let is_valid = value.as_object().is_some_and(|members| {
-        members.iter().all(|(name, value)| MEMBERS.contains(&name.as_str()) && value.as_str().is_some_and(|text| text.len() <= 2_000))
+        members.iter().all(|(name, value)| {
+            MEMBERS.contains(&name.as_str())
+                && value.as_str().is_some_and(|text| text.len() <= 2_000)
+        })
     });
-    is_valid.then_some(()).ok_or("is an object of formatted, street_address, locality, region, postal_code, country")
+    is_valid
+        .then_some(())
+        .ok_or("is an object of formatted, street_address, locality, region, postal_code, country")
 }
 
 fn is_birthdate(text: &str) -> bool {
@@ -199,7 +269,10 @@ fn is_birthdate(text: &str) -> bool {
     match text.split('-').collect::<Vec<_>>().as_slice() {
         [year] => year.len() == 4 && digits_only(year),
         // The year may be withheld; 2000 was a leap year.
-        ["0000", month, day] => NaiveDate::parse_from_str(&format!("2000-{month}-{day}"), "%Y-%m-%d").is_ok() && text.len() == 10,
+        ["0000", month, day] => {
+            NaiveDate::parse_from_str(&format!("2000-{month}-{day}"), "%Y-%m-%d").is_ok()
+                && text.len() == 10
+        }
         [_, _, _] => text.len() == 10 && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok(),
         _ => false,
     }
@@ -207,14 +280,22 @@ fn is_birthdate(text: &str) -> bool {
 
 fn is_locale(text: &str) -> bool {
     let mut subtags = text.split('-');
-    subtags.next().is_some_and(|language| (2..=8).contains(&language.len()) && language.chars().all(|c| c.is_ascii_alphabetic()))
-        && subtags.all(|subtag| (1..=8).contains(&subtag.len()) && subtag.chars().all(|c| c.is_ascii_alphanumeric()))
+    subtags.next().is_some_and(|language| {
+        (2..=8).contains(&language.len()) && language.chars().all(|c| c.is_ascii_alphabetic())
+    }) && subtags.all(|subtag| {
+        (1..=8).contains(&subtag.len()) && subtag.chars().all(|c| c.is_ascii_alphanumeric())
+    })
 }
 
 fn is_zone(text: &str) -> bool {
     text == "UTC"
         || text.split('/').count() >= 2
-            && text.split('/').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+')))
+            && text.split('/').all(|part| {
+                !part.is_empty()
+                    && part
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+'))
+            })
 }
 
 #[cfg(test)]
@@ -229,18 +310,32 @@ mod tests {
 
     #[test]
     fn claims_of_one_place_do_not_appear_in_the_other() {
-        let request = ClaimsRequest::parse(Some(r#"{"userinfo":{"name":{"essential":true}},"id_token":{"nickname":null}}"#)).expect("valid");
-        let person = object(json!({"name": "Alice", "nickname": "al", "email": "a@example.test", "email_verified": true}));
+        let request = ClaimsRequest::parse(Some(
+            r#"{"userinfo":{"name":{"essential":true}},"id_token":{"nickname":null}}"#,
+        ))
+        .expect("valid");
+        let person = object(
+            json!({"name": "Alice", "nickname": "al", "email": "a@example.test", "email_verified": true}),
+        );
         let scope = "openid".parse().expect("valid");
-        assert_eq!(select(&person, &scope, &request.userinfo), object(json!({"name": "Alice"})));
-        assert_eq!(select(&person, &scope, &request.id_token), object(json!({"nickname": "al"})));
+        assert_eq!(
+            select(&person, &scope, &request.userinfo),
+            object(json!({"name": "Alice"}))
+        );
+        assert_eq!(
+            select(&person, &scope, &request.id_token),
+            object(json!({"nickname": "al"}))
+        );
     }
 
     #[test]
     fn a_mail_address_always_comes_with_whether_it_was_verified() {
         let request = ClaimsRequest::parse(Some(r#"{"id_token":{"email":null}}"#)).expect("valid");
         let person = object(json!({"email": "a@example.test", "email_verified": false}));
-        assert_eq!(select(&person, &Scope::default(), &request.id_token), person);
+        assert_eq!(
+            select(&person, &Scope::default(), &request.id_token),
+            person
+        );
     }
 
     #[test]
@@ -270,9 +365,19 @@ mod tests {
 
     #[test]
     fn a_claims_parameter_that_is_not_an_object_is_refused() {
-        for bad in ["[]", "{\"userinfo\":[]}", "{\"userinfo\":{\"name\":true}}", "{", "null"] {
+        for bad in [
+            "[]",
+            "{\"userinfo\":[]}",
+            "{\"userinfo\":{\"name\":true}}",
+            "{",
+            "null",
+        ] {
             assert!(ClaimsRequest::parse(Some(bad)).is_err(), "{bad}");
         }
-        assert!(ClaimsRequest::parse(Some("{\"other\":{}}")).expect("valid").is_empty());
+        assert!(
+            ClaimsRequest::parse(Some("{\"other\":{}}"))
+                .expect("valid")
+                .is_empty()
+        );
     }
 }

@@ -124,7 +124,9 @@ impl Client {
 
     /// What people see: its name, else its id.
     pub fn display_name(&self) -> &str {
-        self.client_name.as_deref().unwrap_or(self.client_id.as_str())
+        self.client_name
+            .as_deref()
+            .unwrap_or(self.client_id.as_str())
     }
 
     /// Must it send a `code_challenge`? Public clients always (security decision 2).
@@ -139,7 +141,13 @@ impl Client {
 
     /// What is left of a scope under what the server knows and what this client may have.
     pub fn allowed_scope(&self, requested: Scope) -> Scope {
-        requested.retain(|token| scope::SUPPORTED.contains(&token) && self.scope.as_ref().is_none_or(|allowed| allowed.contains(token)))
+        requested.retain(|token| {
+            scope::SUPPORTED.contains(&token)
+                && self
+                    .scope
+                    .as_ref()
+                    .is_none_or(|allowed| allowed.contains(token))
+        })
     }
 }
 
@@ -196,7 +204,11 @@ impl DurationText {
                     "d" => 86_400,
                     _ => return None,
                 };
-                digits.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_secs)
+                digits
+                    .parse::<u64>()
+                    .ok()?
+                    .checked_mul(unit)
+                    .map(Duration::from_secs)
             }
         }
     }
@@ -228,63 +240,99 @@ impl ClientMetadata {
         let application_type = match self.application_type.as_deref() {
             None | Some("web") => ApplicationType::Web,
             Some("native") => ApplicationType::Native,
-            Some(_) => problems.add("application_type", "is web or native").unwrap_or_default(),
+            Some(_) => problems
+                .add("application_type", "is web or native")
+                .unwrap_or_default(),
         };
         let method = match self.token_endpoint_auth_method.as_deref() {
             None | Some("client_secret_basic") => AuthMethod::ClientSecretBasic,
             Some("client_secret_post") => AuthMethod::ClientSecretPost,
             Some("none") => AuthMethod::None,
             Some(_) => problems
-                .add("token_endpoint_auth_method", "is client_secret_basic, client_secret_post or none")
+                .add(
+                    "token_endpoint_auth_method",
+                    "is client_secret_basic, client_secret_post or none",
+                )
                 .unwrap_or(AuthMethod::None),
         };
         if method == AuthMethod::None && self.client_secret.is_some() {
-            problems.add::<()>("client_secret", "a client with token_endpoint_auth_method none has no secret");
+            problems.add::<()>(
+                "client_secret",
+                "a client with token_endpoint_auth_method none has no secret",
+            );
         }
         if let Some(secret) = &self.client_secret
             && (secret.len() < 32 || !secret.chars().all(|c| c.is_ascii_graphic()))
         {
-            problems.add::<()>("client_secret", "is at least 32 printable ASCII characters; leave it out to have one made");
+            problems.add::<()>(
+                "client_secret",
+                "is at least 32 printable ASCII characters; leave it out to have one made",
+            );
         }
         let native = application_type == ApplicationType::Native;
         let redirect_uris = self
             .redirect_uris
             .iter()
             .enumerate()
-            .filter_map(|(index, value)| match RedirectUri::register(value, native) {
-                Ok(uri) => Some(uri),
-                Err(reason) => problems.add(&format!("redirect_uris[{index}]"), format!("{value:?} {reason}")),
-            })
+            .filter_map(
+                |(index, value)| match RedirectUri::register(value, native) {
+                    Ok(uri) => Some(uri),
+                    Err(reason) => problems.add(
+                        &format!("redirect_uris[{index}]"),
+                        format!("{value:?} {reason}"),
+                    ),
+                },
+            )
             .collect::<Vec<_>>();
         if self.redirect_uris.is_empty() {
-            problems.add::<()>("redirect_uris", "at least one is needed to send people back to");
+            problems.add::<()>(
+                "redirect_uris",
+                "at least one is needed to send people back to",
+            );
         }
         for (field, values, only) in [
             ("response_types", &self.response_types, "code"),
             ("grant_types", &self.grant_types, "authorization_code"),
         ] {
-            if values.as_ref().is_some_and(|values| values.is_empty() || values.iter().any(|value| value != only)) {
+            if values
+                .as_ref()
+                .is_some_and(|values| values.is_empty() || values.iter().any(|value| value != only))
+            {
                 problems.add::<()>(field, format!("is [\"{only}\"]: nothing else is supported"));
             }
         }
         let algorithm = match self.id_token_signed_response_alg.as_deref() {
             None => SigningAlgorithm::Rs256,
             Some(name) => name.parse().unwrap_or_else(|_unknown| {
-                problems.add::<()>("id_token_signed_response_alg", "is RS256, ES256, PS256 or EdDSA");
+                problems.add::<()>(
+                    "id_token_signed_response_alg",
+                    "is RS256, ES256, PS256 or EdDSA",
+                );
                 SigningAlgorithm::Rs256
             }),
         };
-        let scope = self.scope.as_deref().and_then(|text| match text.parse::<Scope>() {
-            Ok(scope) => match scope.clone().retain(|token| !scope::SUPPORTED.contains(&token)) {
-                nothing if nothing.is_empty() => Some(scope),
-                unknown => problems.add("scope", format!("\"{unknown}\" is not among {}", scope::SUPPORTED.join(" "))),
-            },
-            Err(reason) => problems.add("scope", reason.to_string()),
-        });
+        let scope = self
+            .scope
+            .as_deref()
+            .and_then(|text| match text.parse::<Scope>() {
+                Ok(scope) => match scope
+                    .clone()
+                    .retain(|token| !scope::SUPPORTED.contains(&token))
+                {
+                    nothing if nothing.is_empty() => Some(scope),
+                    unknown => problems.add(
+                        "scope",
+                        format!("\"{unknown}\" is not among {}", scope::SUPPORTED.join(" ")),
+                    ),
+                },
+                Err(reason) => problems.add("scope", reason.to_string()),
+            });
         let access_token_format = match self.access_token_format.as_deref() {
             None | Some("jwt") => AccessTokenFormat::Jwt,
             Some("opaque") => AccessTokenFormat::Opaque,
-            Some(_) => problems.add("access_token_format", "is jwt or opaque").unwrap_or_default(),
+            Some(_) => problems
+                .add("access_token_format", "is jwt or opaque")
+                .unwrap_or_default(),
         };
         for (index, origin) in self.allowed_cors_origins.iter().flatten().enumerate() {
             if !is_origin(origin) {
@@ -296,18 +344,32 @@ impl ClientMetadata {
         }
         for (index, value) in self.allowed_resources.iter().flatten().enumerate() {
             if !resource::is_valid(value) {
-                problems.add::<()>(&format!("allowed_resources[{index}]"), "is an absolute URI without a fragment");
+                problems.add::<()>(
+                    &format!("allowed_resources[{index}]"),
+                    "is an absolute URI without a fragment",
+                );
             }
         }
-        for (field, value) in [("client_uri", &self.client_uri), ("policy_uri", &self.policy_uri), ("tos_uri", &self.tos_uri)] {
+        for (field, value) in [
+            ("client_uri", &self.client_uri),
+            ("policy_uri", &self.policy_uri),
+            ("tos_uri", &self.tos_uri),
+        ] {
             if value.as_ref().is_some_and(|value| !is_web_address(value)) {
-                problems.add::<()>(field, "is an address that begins with https:// (or http://localhost)");
+                problems.add::<()>(
+                    field,
+                    "is an address that begins with https:// (or http://localhost)",
+                );
             }
         }
         let tokens = self.check_lifetimes(&mut problems);
         let client = Client {
             client_id,
-            client_name: self.client_name.as_deref().map(plain_text).filter(|name| !name.is_empty()),
+            client_name: self
+                .client_name
+                .as_deref()
+                .map(plain_text)
+                .filter(|name| !name.is_empty()),
             client_uri: self.client_uri.clone(),
             policy_uri: self.policy_uri.clone(),
             tos_uri: self.tos_uri.clone(),
@@ -326,12 +388,21 @@ impl ClientMetadata {
             claims_in_id_token: self.claims_in_id_token.unwrap_or(false),
             tokens,
         };
-        if problems.0.is_empty() { Ok(client) } else { Err(problems.0) }
+        if problems.0.is_empty() {
+            Ok(client)
+        } else {
+            Err(problems.0)
+        }
     }
 
     fn check_sizes(&self, client_id: &ClientId, problems: &mut Problems) {
         let id = client_id.as_str();
-        if id.is_empty() || id.len() > 255 || !id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~')) {
+        if id.is_empty()
+            || id.len() > 255
+            || !id
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'))
+        {
             problems.add::<()>("client_id", "is 1 to 255 of A-Z a-z 0-9 - _ . ~");
         }
         for (field, value) in [
@@ -341,7 +412,14 @@ impl ClientMetadata {
             ("tos_uri", &self.tos_uri),
             ("client_secret", &self.client_secret),
         ] {
-            if value.as_ref().is_some_and(|value| value.len() > if field == "client_name" { 200 } else { LONGEST_TEXT }) {
+            if value.as_ref().is_some_and(|value| {
+                value.len()
+                    > if field == "client_name" {
+                        200
+                    } else {
+                        LONGEST_TEXT
+                    }
+            }) {
                 problems.add::<()>(field, "is too long");
             }
         }
@@ -352,8 +430,13 @@ impl ClientMetadata {
             ("default_acr_values", self.default_acr_values.as_ref()),
         ];
         for (field, values) in lists {
-            if values.is_some_and(|values| values.len() > MOST_VALUES || values.iter().any(|value| value.len() > LONGEST_TEXT)) {
-                problems.add::<()>(field, "has more than 100 values, or one of more than 2000 characters");
+            if values.is_some_and(|values| {
+                values.len() > MOST_VALUES || values.iter().any(|value| value.len() > LONGEST_TEXT)
+            }) {
+                problems.add::<()>(
+                    field,
+                    "has more than 100 values, or one of more than 2000 characters",
+                );
             }
         }
     }
@@ -366,14 +449,23 @@ impl ClientMetadata {
                 "access" => (&mut lifetimes.access, LONGEST_TOKEN_LIFE),
                 "id" => (&mut lifetimes.id, LONGEST_TOKEN_LIFE),
                 _ => {
-                    problems.add::<()>(&format!("tokens.{name}"), "is not known: code, access or id");
+                    problems.add::<()>(
+                        &format!("tokens.{name}"),
+                        "is not known: code, access or id",
+                    );
                     continue;
                 }
             };
-            match text.duration().filter(|life| *life >= Duration::from_secs(1) && *life <= longest) {
+            match text
+                .duration()
+                .filter(|life| *life >= Duration::from_secs(1) && *life <= longest)
+            {
                 Some(life) => *slot = Some(life),
                 None => {
-                    let reason = format!("is a duration such as \"60s\" or \"10m\", at most {} minutes", longest.as_secs() / 60);
+                    let reason = format!(
+                        "is a duration such as \"60s\" or \"10m\", at most {} minutes",
+                        longest.as_secs() / 60
+                    );
                     problems.add::<()>(&format!("tokens.{name}"), reason);
                 }
             }
@@ -387,13 +479,18 @@ struct Problems(Vec<Problem>);
 
 impl Problems {
     fn add<T>(&mut self, field: &str, reason: impl Into<String>) -> Option<T> {
-        self.0.push(Problem { field: field.to_owned(), reason: reason.into() });
+        self.0.push(Problem {
+            field: field.to_owned(),
+            reason: reason.into(),
+        });
         None
     }
 }
 
 fn is_origin(value: &str) -> bool {
-    Url::parse(value).is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.origin().ascii_serialization() == value)
+    Url::parse(value).is_ok_and(|url| {
+        matches!(url.scheme(), "https" | "http") && url.origin().ascii_serialization() == value
+    })
 }
 
 fn is_web_address(value: &str) -> bool {
@@ -407,7 +504,11 @@ fn is_web_address(value: &str) -> bool {
 /// A name without control characters and without the marks that turn the reading direction round and so disguise it.
 fn plain_text(name: &str) -> String {
     let disguises = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-    name.chars().filter(|c| !c.is_control() && !disguises(*c)).collect::<String>().trim().to_owned()
+    name.chars()
+        .filter(|c| !c.is_control() && !disguises(*c))
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -415,44 +516,89 @@ mod tests {
     use super::*;
 
     fn metadata() -> ClientMetadata {
-        ClientMetadata { redirect_uris: vec!["https://rp.example/cb".to_owned()], ..ClientMetadata::default() }
+        ClientMetadata {
+            redirect_uris: vec!["https://rp.example/cb".to_owned()],
+            ..ClientMetadata::default()
+        }
     }
 
     fn problems(metadata: &ClientMetadata) -> Vec<String> {
-        metadata.check(ClientId::from_request("c")).expect_err("has problems").into_iter().map(|problem| problem.field).collect()
+        metadata
+            .check(ClientId::from_request("c"))
+            .expect_err("has problems")
+            .into_iter()
+            .map(|problem| problem.field)
+            .collect()
     }
 
     #[test]
     fn every_problem_is_listed_at_once() {
         let bad = ClientMetadata {
             token_endpoint_auth_method: Some("private_key_jwt".to_owned()),
-            redirect_uris: vec!["https://rp.example/#".to_owned(), "http://rp.example".to_owned()],
+            redirect_uris: vec![
+                "https://rp.example/#".to_owned(),
+                "http://rp.example".to_owned(),
+            ],
             grant_types: Some(vec!["password".to_owned()]),
             scope: Some("openid admin".to_owned()),
-            tokens: BTreeMap::from([("access".to_owned(), DurationText::Text("9 days".to_owned()))]),
+            tokens: BTreeMap::from([(
+                "access".to_owned(),
+                DurationText::Text("9 days".to_owned()),
+            )]),
             ..ClientMetadata::default()
         };
-        let expected = ["token_endpoint_auth_method", "redirect_uris[0]", "redirect_uris[1]", "grant_types", "scope", "tokens.access"];
+        let expected = [
+            "token_endpoint_auth_method",
+            "redirect_uris[0]",
+            "redirect_uris[1]",
+            "grant_types",
+            "scope",
+            "tokens.access",
+        ];
         assert_eq!(problems(&bad), expected);
     }
 
     #[test]
     fn a_public_client_has_no_secret_and_must_use_pkce() {
-        let public = ClientMetadata { token_endpoint_auth_method: Some("none".to_owned()), ..metadata() };
-        assert!(public.check(ClientId::from_request("c")).expect("valid").must_use_pkce());
-        let with_secret = ClientMetadata { client_secret: Some("x".repeat(43)), ..public };
+        let public = ClientMetadata {
+            token_endpoint_auth_method: Some("none".to_owned()),
+            ..metadata()
+        };
+        assert!(
+            public
+                .check(ClientId::from_request("c"))
+                .expect("valid")
+                .must_use_pkce()
+        );
+        let with_secret = ClientMetadata {
+            client_secret: Some("x".repeat(43)),
+            ..public
+        };
         assert_eq!(problems(&with_secret), ["client_secret"]);
     }
 
     #[test]
     fn a_name_cannot_hide_its_reading_direction() {
-        let disguised = ClientMetadata { client_name: Some("\u{202e}elgooG\u{200b}".to_owned()), ..metadata() };
-        assert_eq!(disguised.check(ClientId::from_request("c")).expect("valid").display_name(), "elgooG");
+        let disguised = ClientMetadata {
+            client_name: Some("\u{202e}elgooG\u{200b}".to_owned()),
+            ..metadata()
+        };
+        assert_eq!(
+            disguised
+                .check(ClientId::from_request("c"))
+                .expect("valid")
+                .display_name(),
+            "elgooG"
+        );
     }
 
     #[test]
     fn durations_have_units() {
-        let text = |text: &str| DurationText::Text(text.to_owned()).duration().map(|life| life.as_secs());
+        let text = |text: &str| {
+            DurationText::Text(text.to_owned())
+                .duration()
+                .map(|life| life.as_secs())
+        };
         assert_eq!(text("10m"), Some(600));
         assert_eq!(text("90"), Some(90));
         assert_eq!(text("1w"), None);

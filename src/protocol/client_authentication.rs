@@ -24,41 +24,71 @@ impl Credentials {
     /// Reads header and body; two methods in one request are refused.
     pub fn parse(authorization: Option<&str>, parameters: &Parameters) -> Result<Self, OAuthError> {
         let in_body = parameters.get("client_id");
-        if parameters.get("client_assertion").is_some() || parameters.get("client_assertion_type").is_some() {
+        if parameters.get("client_assertion").is_some()
+            || parameters.get("client_assertion_type").is_some()
+        {
             return Err(invalid_client("client assertions are not supported"));
         }
         if let Some(header) = authorization {
             let credentials = basic(header)?;
             if parameters.get("client_secret").is_some() {
-                return Err(invalid_request("the client authenticated twice: with Basic and with client_secret"));
+                return Err(invalid_request(
+                    "the client authenticated twice: with Basic and with client_secret",
+                ));
             }
             if in_body.is_some_and(|id| id != credentials.client_id.as_str()) {
-                return Err(invalid_request("client_id differs from the one in the Authorization header"));
+                return Err(invalid_request(
+                    "client_id differs from the one in the Authorization header",
+                ));
             }
             return Ok(credentials);
         }
-        let client_id = in_body.map(ClientId::from_request).ok_or_else(|| invalid_client("the request names no client"))?;
-        Ok(Self { client_id, secret: parameters.get("client_secret").map(TokenHash::of), basic: false })
+        let client_id = in_body
+            .map(ClientId::from_request)
+            .ok_or_else(|| invalid_client("the request names no client"))?;
+        Ok(Self {
+            client_id,
+            secret: parameters.get("client_secret").map(TokenHash::of),
+            basic: false,
+        })
     }
 }
 
 /// Is this the client it says it is? `secrets` are the hashes of its live secrets.
-pub fn check(credentials: &Credentials, client: Option<&Client>, secrets: &[TokenHash]) -> Result<(), OAuthError> {
+pub fn check(
+    credentials: &Credentials,
+    client: Option<&Client>,
+    secrets: &[TokenHash],
+) -> Result<(), OAuthError> {
     let failed = || Err(invalid_client("client authentication failed"));
-    let Some(client) = client else { return failed() };
+    let Some(client) = client else {
+        return failed();
+    };
     match (&credentials.secret, client.is_public()) {
         (None, true) => Ok(()),
-        (None, false) => Err(invalid_client("this client must authenticate with its secret")),
+        (None, false) => Err(invalid_client(
+            "this client must authenticate with its secret",
+        )),
         (Some(_), true) => Err(invalid_client("a public client has no secret to send")),
         // Hashes of 256-bit secrets; every one is compared, each in constant time.
-        (Some(secret), false) if secrets.iter().fold(false, |found, known| found | constant_time_eq(known.as_bytes(), secret.as_bytes())) => Ok(()),
+        (Some(secret), false)
+            if secrets.iter().fold(false, |found, known| {
+                found | constant_time_eq(known.as_bytes(), secret.as_bytes())
+            }) =>
+        {
+            Ok(())
+        }
         (Some(_), false) => failed(),
     }
 }
 
 /// `Basic base64(urlencode(id) ":" urlencode(secret))` (RFC 6749 §2.3.1).
 fn basic(header: &str) -> Result<Credentials, OAuthError> {
-    let malformed = || invalid_client("the Authorization header must be Basic with a form-encoded client_id and client_secret");
+    let malformed = || {
+        invalid_client(
+            "the Authorization header must be Basic with a form-encoded client_id and client_secret",
+        )
+    };
     if header.len() > LONGEST_HEADER {
         return Err(malformed());
     }
@@ -66,12 +96,22 @@ fn basic(header: &str) -> Result<Credentials, OAuthError> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(malformed());
     }
-    let decoded = STANDARD.decode(encoded).map_err(|_not_base64| malformed())?;
-    let colon = decoded.iter().position(|byte| *byte == b':').ok_or_else(malformed)?;
+    let decoded = STANDARD
+        .decode(encoded)
+        .map_err(|_not_base64| malformed())?;
+    let colon = decoded
+        .iter()
+        .position(|byte| *byte == b':')
+        .ok_or_else(malformed)?;
     let (id, secret) = decoded.split_at(colon);
     let id = parameters::decode(id).map_err(|_malformed| malformed())?;
-    let secret = parameters::decode(secret.get(1..).unwrap_or_default()).map_err(|_malformed| malformed())?;
-    Ok(Credentials { client_id: ClientId::from_request(&id), secret: (!secret.is_empty()).then(|| TokenHash::of(&secret)), basic: true })
+    let secret = parameters::decode(secret.get(1..).unwrap_or_default())
+        .map_err(|_malformed| malformed())?;
+    Ok(Credentials {
+        client_id: ClientId::from_request(&id),
+        secret: (!secret.is_empty()).then(|| TokenHash::of(&secret)),
+        basic: true,
+    })
 }
 
 #[cfg(test)]
@@ -83,38 +123,67 @@ mod tests {
     const SECRET: &str = "a-secret:with colon+and%percent-of-enough-length";
 
     fn body(text: &str) -> Parameters {
-        Parameters::parse(text.as_bytes()).expect("well-formed").without_empty()
+        Parameters::parse(text.as_bytes())
+            .expect("well-formed")
+            .without_empty()
     }
 
     fn encoded(id: &str, secret: &str) -> String {
-        let part = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        format!("Basic {}", STANDARD.encode(format!("{}:{}", part(id), part(secret))))
+        let part =
+            |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        format!(
+            "Basic {}",
+            STANDARD.encode(format!("{}:{}", part(id), part(secret)))
+        )
     }
 
     #[test]
     fn basic_credentials_are_form_decoded() {
-        let credentials = Credentials::parse(Some(&encoded("my-rp", SECRET)), &body("")).expect("read");
+        let credentials =
+            Credentials::parse(Some(&encoded("my-rp", SECRET)), &body("")).expect("read");
         assert_eq!(credentials.client_id.as_str(), "my-rp");
         assert_eq!(credentials.secret, Some(TokenHash::of(SECRET)));
         let dashes = format!("Basic {}", STANDARD.encode("my%2Drp:s"));
-        assert_eq!(Credentials::parse(Some(&dashes), &body("")).expect("read").client_id.as_str(), "my-rp");
+        assert_eq!(
+            Credentials::parse(Some(&dashes), &body(""))
+                .expect("read")
+                .client_id
+                .as_str(),
+            "my-rp"
+        );
     }
 
     #[test]
     fn basic_and_post_stand_for_each_other() {
-        let rp = client(|metadata| metadata.token_endpoint_auth_method = Some("client_secret_post".to_owned()));
+        let rp = client(|metadata| {
+            metadata.token_endpoint_auth_method = Some("client_secret_post".to_owned())
+        });
         let secrets = [TokenHash::of("another"), TokenHash::of(SECRET)];
-        let basic = Credentials::parse(Some(&encoded("rp", SECRET)), &body("client_id=rp")).expect("read");
+        let basic =
+            Credentials::parse(Some(&encoded("rp", SECRET)), &body("client_id=rp")).expect("read");
         assert_eq!(check(&basic, Some(&rp), &secrets), Ok(()));
-        let post = Credentials::parse(None, &body("client_id=rp&client_secret=wrong")).expect("read");
-        assert_eq!(check(&post, Some(&rp), &secrets).expect_err("refused").code, ErrorCode::InvalidClient);
+        let post =
+            Credentials::parse(None, &body("client_id=rp&client_secret=wrong")).expect("read");
+        assert_eq!(
+            check(&post, Some(&rp), &secrets).expect_err("refused").code,
+            ErrorCode::InvalidClient
+        );
     }
 
     #[test]
     fn two_methods_in_one_request_are_refused() {
         let basic = encoded("rp", SECRET);
-        for text in ["client_id=rp&client_secret=x", "client_secret=x", "client_id=other"] {
-            assert_eq!(Credentials::parse(Some(&basic), &body(text)).expect_err(text).code, ErrorCode::InvalidRequest);
+        for text in [
+            "client_id=rp&client_secret=x",
+            "client_secret=x",
+            "client_id=other",
+        ] {
+            assert_eq!(
+                Credentials::parse(Some(&basic), &body(text))
+                    .expect_err(text)
+                    .code,
+                ErrorCode::InvalidRequest
+            );
         }
     }
 
@@ -131,14 +200,20 @@ mod tests {
             &format!("Basic {}", STANDARD.encode([b'r', b':', 0xff])),
             &format!("Basic {}", STANDARD.encode("x".repeat(64_000))),
         ] {
-            assert_eq!(Credentials::parse(Some(header), &body("")).expect_err(header).code, ErrorCode::InvalidClient);
+            assert_eq!(
+                Credentials::parse(Some(header), &body(""))
+                    .expect_err(header)
+                    .code,
+                ErrorCode::InvalidClient
+            );
         }
     }
 
     #[test]
     fn a_confidential_client_needs_its_secret_and_a_public_one_has_none() {
         let confidential = client(|_| {});
-        let public = client(|metadata| metadata.token_endpoint_auth_method = Some("none".to_owned()));
+        let public =
+            client(|metadata| metadata.token_endpoint_auth_method = Some("none".to_owned()));
         let without = Credentials::parse(None, &body("client_id=rp")).expect("read");
         let with = Credentials::parse(None, &body("client_id=rp&client_secret=x")).expect("read");
         assert!(check(&without, Some(&confidential), &[]).is_err());

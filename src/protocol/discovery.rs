@@ -18,7 +18,12 @@ pub struct Endpoints {
 }
 
 /// The document, the same for both specifications.
-pub fn document(issuer: &str, endpoints: &Endpoints, algorithms: &[SigningAlgorithm], ui_locales: &[&str]) -> Value {
+pub fn document(
+    issuer: &str,
+    endpoints: &Endpoints,
+    algorithms: &[SigningAlgorithm],
+    ui_locales: &[&str],
+) -> Value {
     let mut document = Map::new();
     let mut add = |name: &str, value: Value| document.insert(name.to_owned(), value);
     add("issuer", json!(issuer));
@@ -27,12 +32,18 @@ pub fn document(issuer: &str, endpoints: &Endpoints, algorithms: &[SigningAlgori
     add("userinfo_endpoint", json!(endpoints.userinfo));
     add("jwks_uri", json!(endpoints.jwks));
     add("scopes_supported", json!(scope::SUPPORTED));
-    add("response_types_supported", json!(authorization_request::RESPONSE_TYPES));
+    add(
+        "response_types_supported",
+        json!(authorization_request::RESPONSE_TYPES),
+    );
     add("response_modes_supported", json!(response_mode::SUPPORTED));
     add("grant_types_supported", json!(grants::SUPPORTED));
     add("subject_types_supported", json!(["public"]));
     add("id_token_signing_alg_values_supported", json!(algorithms));
-    let methods: Vec<_> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
+    let methods: Vec<_> = AuthMethod::ALL
+        .iter()
+        .map(|method| method.as_str())
+        .collect();
     add("token_endpoint_auth_methods_supported", json!(methods));
     add("code_challenge_methods_supported", json!(pkce::METHODS));
     add("claim_types_supported", json!(["normal"]));
@@ -44,6 +55,9 @@ pub fn document(issuer: &str, endpoints: &Endpoints, algorithms: &[SigningAlgori
     add("request_parameter_supported", json!(false));
     // Without this member the default would be true (Discovery §3).
     add("request_uri_parameter_supported", json!(false));
-    add("authorization_response_iss_parameter_supported", json!(true));
+    add(
+        "authorization_response_iss_parameter_supported",
+        json!(true),
+    );
     Value::Object(document)
 }

@@ -68,7 +68,10 @@ pub struct OAuthError {
 impl OAuthError {
     /// Pairs a code with its reason; characters that RFC 6749 §5.2 forbids become `?`.
     pub fn new(code: ErrorCode, description: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, description: printable(description.into()) }
+        Self {
+            code,
+            description: printable(description.into()),
+        }
     }
 
     /// Why, in plain ASCII.
@@ -110,7 +113,10 @@ fn printable(text: Cow<'static, str>) -> Cow<'static, str> {
     if text.chars().all(allowed) {
         return text;
     }
-    text.chars().map(|c| if allowed(c) { c } else { '?' }).collect::<String>().into()
+    text.chars()
+        .map(|c| if allowed(c) { c } else { '?' })
+        .collect::<String>()
+        .into()
 }
 
 #[cfg(test)]

@@ -38,7 +38,10 @@ pub fn claims(input: Input<'_>) -> Map<String, Value> {
         ("acr", json!(input.code.acr)),
         ("amr", json!(input.code.amr)),
         ("sid", json!(input.grant.session_id)),
-        ("at_hash", json!(half_hash(input.algorithm, input.access_token))),
+        (
+            "at_hash",
+            json!(half_hash(input.algorithm, input.access_token)),
+        ),
     ];
     // Last, so that no attribute of a person can ever stand in for a claim about the login.
     claims.extend(about_the_login.map(|(name, value)| (name.to_owned(), value)));

@@ -60,12 +60,23 @@ pub struct Consent {
 impl Consent {
     /// What a request needs to be allowed.
     pub fn needed(scope: &Scope, claims: &ClaimsRequest) -> Self {
-        Self { scope: scope.clone(), claims: claims.about_the_person().into_iter().map(str::to_owned).collect() }
+        Self {
+            scope: scope.clone(),
+            claims: claims
+                .about_the_person()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+        }
     }
 
     /// Whether everything of the other is in this one.
     pub fn covers(&self, needed: &Self) -> bool {
-        needed.scope.is_subset(&self.scope) && needed.claims.iter().all(|claim| self.claims.contains(claim))
+        needed.scope.is_subset(&self.scope)
+            && needed
+                .claims
+                .iter()
+                .all(|claim| self.claims.contains(claim))
     }
 
     /// Both together.
@@ -73,7 +84,10 @@ impl Consent {
         let mut claims = [self.claims.as_slice(), other.claims.as_slice()].concat();
         claims.sort_unstable();
         claims.dedup();
-        Self { scope: self.scope.union(&other.scope), claims }
+        Self {
+            scope: self.scope.union(&other.scope),
+            claims,
+        }
     }
 }
 
@@ -93,18 +107,37 @@ pub fn next_step(situation: &Situation<'_>, now: Timestamp) -> Step {
     if request.prompt.is_none() {
         return silently(situation, now);
     }
-    if request.prompt.wants_account_selection() && !situation.account_chosen && !login.is_some_and(|login| login.for_this_request) {
-        return if login.is_some() || situation.several_accounts { Step::ChooseAccount } else { Step::Login };
+    if request.prompt.wants_account_selection()
+        && !situation.account_chosen
+        && !login.is_some_and(|login| login.for_this_request)
+    {
+        return if login.is_some() || situation.several_accounts {
+            Step::ChooseAccount
+        } else {
+            Step::Login
+        };
     }
-    let Some(login) = login else { return Step::Login };
+    let Some(login) = login else {
+        return Step::Login;
+    };
     if !is_expected_person(situation, login) {
         // Core §3.1.2.2: another person than the one asked for never gets a positive answer.
-        return if login.for_this_request { Step::Refuse(login_required("another person signed in than the one asked for")) } else { Step::Login };
+        return if login.for_this_request {
+            Step::Refuse(login_required(
+                "another person signed in than the one asked for",
+            ))
+        } else {
+            Step::Login
+        };
     }
     if !is_recent_enough(request, login, now) {
         return Step::Login;
     }
-    if needs_consent(situation) { Step::Consent } else { Step::Issue }
+    if needs_consent(situation) {
+        Step::Consent
+    } else {
+        Step::Issue
+    }
 }
 
 /// The same questions with `prompt=none`: what would need a page is an error instead.
@@ -113,7 +146,9 @@ fn silently(situation: &Situation<'_>, now: Timestamp) -> Step {
         return Step::Refuse(login_required("nobody is signed in"));
     };
     if !is_expected_person(situation, login) {
-        return Step::Refuse(login_required("another person is signed in than the one asked for"));
+        return Step::Refuse(login_required(
+            "another person is signed in than the one asked for",
+        ));
     }
     if !is_recent_enough(situation.request, login, now) {
         return Step::Refuse(login_required("the sign-in is older than max_age allows"));
@@ -133,7 +168,12 @@ fn is_expected_person(situation: &Situation<'_>, login: &Login) -> bool {
         // It names nobody, so only a fresh proof will do.
         Hint::Unreadable => login.for_this_request,
     };
-    by_hint && situation.request.claims.demanded_subject().is_none_or(|subject| subject == login.subject)
+    by_hint
+        && situation
+            .request
+            .claims
+            .demanded_subject()
+            .is_none_or(|subject| subject == login.subject)
 }
 
 fn is_recent_enough(request: &AuthorizationRequest, login: &Login, now: Timestamp) -> bool {
@@ -144,11 +184,18 @@ fn is_recent_enough(request: &AuthorizationRequest, login: &Login, now: Timestam
         return false;
     }
     // max_age=0 is prompt=login.
-    request.max_age.is_none_or(|max_age| max_age > 0 && now.since(login.auth_time).as_secs() <= max_age)
+    request
+        .max_age
+        .is_none_or(|max_age| max_age > 0 && now.since(login.auth_time).as_secs() <= max_age)
 }
 
 fn needs_consent(situation: &Situation<'_>) -> bool {
-    let Situation { request, client, consent, .. } = situation;
+    let Situation {
+        request,
+        client,
+        consent,
+        ..
+    } = situation;
     if situation.consent_given {
         return false;
     }
@@ -162,7 +209,10 @@ fn needs_consent(situation: &Situation<'_>) -> bool {
     let anyone_may_answer = client.application_type == ApplicationType::Native
         && client.is_public()
         && !RedirectUri::is_claimed_https(request.redirect.uri());
-    anyone_may_answer || !consent.is_some_and(|consent| consent.covers(&Consent::needed(&request.scope, &request.claims)))
+    anyone_may_answer
+        || !consent.is_some_and(|consent| {
+            consent.covers(&Consent::needed(&request.scope, &request.claims))
+        })
 }
 
 #[cfg(test)]
@@ -188,8 +238,20 @@ mod tests {
             let request = request(extra).expect("valid");
             let consent = Some(Consent::needed(&request.scope, &request.claims));
             let auth_time = Timestamp::from_seconds(NOW.seconds() - 600);
-            let login = Some(Login { subject: "alice".to_owned(), auth_time, for_this_request: false });
-            Self { request, client: client(|_| {}), login, several_accounts: false, account_chosen: false, hint: Hint::Absent, consent }
+            let login = Some(Login {
+                subject: "alice".to_owned(),
+                auth_time,
+                for_this_request: false,
+            });
+            Self {
+                request,
+                client: client(|_| {}),
+                login,
+                several_accounts: false,
+                account_chosen: false,
+                hint: Hint::Absent,
+                consent,
+            }
         }
 
         fn step(&self) -> Step {
@@ -216,14 +278,24 @@ mod tests {
 
     #[test]
     fn a_person_who_signed_in_and_agreed_is_asked_nothing() {
-        for extra in ["", "&prompt=none", "&max_age=600", "&max_age=10000&prompt=none"] {
+        for extra in [
+            "",
+            "&prompt=none",
+            "&max_age=600",
+            "&max_age=10000&prompt=none",
+        ] {
             assert_eq!(Case::signed_in(extra).step(), Step::Issue, "{extra}");
         }
     }
 
     #[test]
     fn prompt_login_and_max_age_ask_for_a_fresh_proof_once() {
-        for extra in ["&prompt=login", "&max_age=599", "&max_age=0", "&prompt=login%20consent"] {
+        for extra in [
+            "&prompt=login",
+            "&max_age=599",
+            "&max_age=0",
+            "&prompt=login%20consent",
+        ] {
             let mut case = Case::signed_in(extra);
             assert_eq!(case.step(), Step::Login, "{extra}");
             case.login.as_mut().expect("signed in").for_this_request = true;
@@ -253,7 +325,9 @@ mod tests {
         assert_eq!(case.step(), Step::Login);
         case.login.as_mut().expect("signed in").for_this_request = true;
         assert_eq!(case.refusal(), ErrorCode::LoginRequired);
-        let case = Case::signed_in("&prompt=none&claims=%7B%22id_token%22:%7B%22sub%22:%7B%22value%22:%22bob%22%7D%7D%7D");
+        let case = Case::signed_in(
+            "&prompt=none&claims=%7B%22id_token%22:%7B%22sub%22:%7B%22value%22:%22bob%22%7D%7D%7D",
+        );
         assert_eq!(case.refusal(), ErrorCode::LoginRequired);
     }
 
@@ -285,7 +359,10 @@ mod tests {
         assert_eq!(case.step(), Step::Consent);
         let mut case = Case::signed_in("&claims=%7B%22userinfo%22:%7B%22email%22:null%7D%7D");
         assert_eq!(case.step(), Step::Issue);
-        case.consent = Some(Consent { scope: case.request.scope.clone(), claims: Vec::new() });
+        case.consent = Some(Consent {
+            scope: case.request.scope.clone(),
+            claims: Vec::new(),
+        });
         assert_eq!(case.step(), Step::Consent);
         case.client.skip_consent = true;
         assert_eq!(case.step(), Step::Issue);
@@ -309,9 +386,12 @@ mod tests {
                 metadata.application_type = Some("native".to_owned());
                 metadata.redirect_uris = vec!["com.example.app:/cb".to_owned()];
             });
-            let query = b"client_id=rp&response_type=code&redirect_uri=com.example.app:/cb&scope=openid";
+            let query =
+                b"client_id=rp&response_type=code&redirect_uri=com.example.app:/cb&scope=openid";
             let parameters = Parameters::parse(query).expect("well-formed");
-            authorization_request::validate(&parameters, &client).expect("valid").redirect
+            authorization_request::validate(&parameters, &client)
+                .expect("valid")
+                .redirect
         };
         assert_eq!(case.step(), Step::Consent);
     }

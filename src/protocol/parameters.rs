@@ -39,7 +39,10 @@ impl Parameters {
     /// Reads `application/x-www-form-urlencoded` bytes: a query or a body.
     pub fn parse(encoded: &[u8]) -> Result<Self, Malformed> {
         let mut parameters = Self::default();
-        for pair in encoded.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        for pair in encoded
+            .split(|byte| *byte == b'&')
+            .filter(|pair| !pair.is_empty())
+        {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
             let name = decode(halves.next().unwrap_or_default())?;
             let value = decode(halves.next().unwrap_or_default())?;
@@ -53,12 +56,18 @@ impl Parameters {
         if self.repeated.contains(name) {
             return None;
         }
-        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// All values of `resource`, the one parameter that may be repeated (RFC 8707 §2).
     pub fn resources(&self) -> impl Iterator<Item = &str> {
-        self.pairs.iter().filter(|(key, _)| key == "resource").map(|(_, value)| value.as_str())
+        self.pairs
+            .iter()
+            .filter(|(key, _)| key == "resource")
+            .map(|(_, value)| value.as_str())
     }
 
     /// A parameter that came more than once, if there is one.
@@ -73,7 +82,9 @@ impl Parameters {
 
     /// Back into the form they came in.
     pub fn to_query(&self) -> String {
-        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.pairs).finish()
+        url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&self.pairs)
+            .finish()
     }
 
     fn add(&mut self, name: String, value: String) -> Result<(), Malformed> {
@@ -102,8 +113,14 @@ pub fn decode(encoded: &[u8]) -> Result<String, Malformed> {
         bytes.push(match byte {
             b'+' => b' ',
             b'%' => {
-                let high = rest.next().and_then(hex).ok_or(Malformed::PercentEncoding)?;
-                let low = rest.next().and_then(hex).ok_or(Malformed::PercentEncoding)?;
+                let high = rest
+                    .next()
+                    .and_then(hex)
+                    .ok_or(Malformed::PercentEncoding)?;
+                let low = rest
+                    .next()
+                    .and_then(hex)
+                    .ok_or(Malformed::PercentEncoding)?;
                 high << 4 | low
             }
             other => other,
@@ -118,7 +135,9 @@ pub fn decode(encoded: &[u8]) -> Result<String, Malformed> {
 }
 
 fn hex(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]
@@ -139,14 +158,20 @@ mod tests {
 
     #[test]
     fn a_parameter_repeated_without_a_value_is_still_repeated() {
-        assert_eq!(parse("state=&state=b").without_empty().repeated(), Some("state"));
+        assert_eq!(
+            parse("state=&state=b").without_empty().repeated(),
+            Some("state")
+        );
     }
 
     #[test]
     fn resource_may_be_repeated() {
         let parameters = parse("resource=https://a&resource=https://b");
         assert_eq!(parameters.repeated(), None);
-        assert_eq!(parameters.resources().collect::<Vec<_>>(), ["https://a", "https://b"]);
+        assert_eq!(
+            parameters.resources().collect::<Vec<_>>(),
+            ["https://a", "https://b"]
+        );
     }
 
     #[test]
@@ -162,7 +187,11 @@ mod tests {
             ("%00=a", Malformed::ControlCharacter),
             ("a=b%0d%0aSet-Cookie:x", Malformed::ControlCharacter),
         ] {
-            assert_eq!(Parameters::parse(input.as_bytes()), Err(expected), "{input}");
+            assert_eq!(
+                Parameters::parse(input.as_bytes()),
+                Err(expected),
+                "{input}"
+            );
         }
     }
 

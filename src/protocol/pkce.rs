@@ -18,14 +18,21 @@ pub struct CodeChallenge(String);
 impl CodeChallenge {
     /// Reads `code_challenge` and `code_challenge_method`; both or neither must be there.
     pub fn from_request(parameters: &Parameters) -> Result<Option<Self>, OAuthError> {
-        match (parameters.get("code_challenge"), parameters.get("code_challenge_method")) {
+        match (
+            parameters.get("code_challenge"),
+            parameters.get("code_challenge_method"),
+        ) {
             (None, None) => Ok(None),
-            (None, Some(_)) => Err(invalid_request("code_challenge_method without code_challenge")),
+            (None, Some(_)) => Err(invalid_request(
+                "code_challenge_method without code_challenge",
+            )),
             // Without a method RFC 7636 §4.3 means plain.
-            (Some(_), None) => Err(invalid_request("code_challenge_method must be S256; without it, it would be plain")),
-            (Some(challenge), Some("S256")) => Self::parse(challenge)
-                .map(Some)
-                .ok_or_else(|| invalid_request("code_challenge must be 43 characters of base64url (S256)")),
+            (Some(_), None) => Err(invalid_request(
+                "code_challenge_method must be S256; without it, it would be plain",
+            )),
+            (Some(challenge), Some("S256")) => Self::parse(challenge).map(Some).ok_or_else(|| {
+                invalid_request("code_challenge must be 43 characters of base64url (S256)")
+            }),
             (Some(_), Some(_)) => Err(invalid_request("code_challenge_method must be S256")),
         }
     }
@@ -45,19 +52,27 @@ impl CodeChallenge {
 pub fn verify(challenge: Option<&CodeChallenge>, verifier: Option<&str>) -> Result<(), OAuthError> {
     let (challenge, verifier) = match (challenge, verifier) {
         (None, None) => return Ok(()),
-        (None, Some(_)) => return Err(invalid_grant("code_verifier was sent, but the authorization request had no code_challenge")),
+        (None, Some(_)) => {
+            return Err(invalid_grant(
+                "code_verifier was sent, but the authorization request had no code_challenge",
+            ));
+        }
         (Some(_), None) => return Err(invalid_grant("code_verifier is missing")),
         (Some(challenge), Some(verifier)) => (challenge, verifier),
     };
     let unreserved = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
     if !(43..=128).contains(&verifier.len()) || !verifier.chars().all(unreserved) {
-        return Err(invalid_grant("code_verifier must be 43 to 128 unreserved characters"));
+        return Err(invalid_grant(
+            "code_verifier must be 43 to 128 unreserved characters",
+        ));
     }
     let computed = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
     if bool::from(computed.as_bytes().ct_eq(challenge.0.as_bytes())) {
         Ok(())
     } else {
-        Err(invalid_grant("code_verifier does not match the code_challenge"))
+        Err(invalid_grant(
+            "code_verifier does not match the code_challenge",
+        ))
     }
 }
 
@@ -71,7 +86,10 @@ mod tests {
 
     #[test]
     fn the_verifier_of_the_specification_matches_its_challenge() {
-        assert_eq!(verify(CodeChallenge::parse(CHALLENGE).as_ref(), Some(VERIFIER)), Ok(()));
+        assert_eq!(
+            verify(CodeChallenge::parse(CHALLENGE).as_ref(), Some(VERIFIER)),
+            Ok(())
+        );
     }
 
     #[test]

@@ -14,13 +14,19 @@ pub enum Prompt {
     /// No page at all: an answer or an error.
     None,
     /// At least these.
-    Show { login: bool, consent: bool, select_account: bool },
+    Show {
+        login: bool,
+        consent: bool,
+        select_account: bool,
+    },
 }
 
 impl Prompt {
     /// Reads the space-separated list; `none` stands alone.
     pub fn parse(value: Option<&str>) -> Result<Self, OAuthError> {
-        let Some(value) = value else { return Ok(Self::Default) };
+        let Some(value) = value else {
+            return Ok(Self::Default);
+        };
         let (mut none, mut login, mut consent, mut select_account) = (false, false, false, false);
         for word in value.split(' ').filter(|word| !word.is_empty()) {
             match word {
@@ -34,7 +40,11 @@ impl Prompt {
         match (none, login || consent || select_account) {
             (true, true) => Err(invalid_request("prompt=none stands alone")),
             (true, false) => Ok(Self::None),
-            (false, true) => Ok(Self::Show { login, consent, select_account }),
+            (false, true) => Ok(Self::Show {
+                login,
+                consent,
+                select_account,
+            }),
             (false, false) => Ok(Self::Default),
         }
     }
@@ -56,7 +66,13 @@ impl Prompt {
 
     /// Must the person choose among accounts?
     pub fn wants_account_selection(self) -> bool {
-        matches!(self, Self::Show { select_account: true, .. })
+        matches!(
+            self,
+            Self::Show {
+                select_account: true,
+                ..
+            }
+        )
     }
 }
 
@@ -74,7 +90,9 @@ mod tests {
     #[test]
     fn values_combine() {
         let prompt = Prompt::parse(Some("login consent")).expect("valid");
-        assert!(prompt.wants_login() && prompt.wants_consent() && !prompt.wants_account_selection());
+        assert!(
+            prompt.wants_login() && prompt.wants_consent() && !prompt.wants_account_selection()
+        );
         assert!(Prompt::parse(Some("create")).is_err());
     }
 }

@@ -37,7 +37,19 @@ pub enum BadRedirectUri {
     SchemeOfWebApp,
 }
 
-const NEVER: &[&str] = &["javascript", "data", "vbscript", "file", "blob", "about", "filesystem", "view-source", "ws", "wss", "ftp"];
+const NEVER: &[&str] = &[
+    "javascript",
+    "data",
+    "vbscript",
+    "file",
+    "blob",
+    "about",
+    "filesystem",
+    "view-source",
+    "ws",
+    "wss",
+    "ftp",
+];
 
 impl RedirectUri {
     /// Judges a value for registration.
@@ -65,7 +77,9 @@ impl RedirectUri {
             "https" | "http" => {
                 // What the URL standard would rewrite is a value that two programs may read differently.
                 let rewritten = url.as_str() != value && url.as_str() != format!("{value}/");
-                let default_port = value.split('/').nth(2).is_some_and(|authority| authority.ends_with(":443") || authority.ends_with(":80"));
+                let default_port = value.split('/').nth(2).is_some_and(|authority| {
+                    authority.ends_with(":443") || authority.ends_with(":80")
+                });
                 if rewritten && !default_port {
                     return Err(BadRedirectUri::Ambiguous);
                 }
@@ -121,8 +135,17 @@ impl fmt::Display for RedirectUri {
 }
 
 /// Where a request's value begins to differ from the registered one that is most like it; bytes.
-pub fn first_difference<'a>(requested: &str, registered: impl Iterator<Item = &'a RedirectUri>) -> usize {
-    let common = |uri: &RedirectUri| uri.0.bytes().zip(requested.bytes()).take_while(|(a, b)| a == b).count();
+pub fn first_difference<'a>(
+    requested: &str,
+    registered: impl Iterator<Item = &'a RedirectUri>,
+) -> usize {
+    let common = |uri: &RedirectUri| {
+        uri.0
+            .bytes()
+            .zip(requested.bytes())
+            .take_while(|(a, b)| a == b)
+            .count()
+    };
     let mut at = registered.map(common).max().unwrap_or(0);
     while !requested.is_char_boundary(at) {
         at -= 1;
@@ -142,14 +165,17 @@ fn is_loopback(url: &Url) -> bool {
 /// Splits `http://127.0.0.1:PORT/rest` into what must be equal: the literal address and the rest. `localhost` has no such rule.
 fn loopback_parts(uri: &str) -> Option<(&'static str, &str)> {
     for address in ["http://127.0.0.1", "http://[::1]"] {
-        let Some(rest) = uri.strip_prefix(address) else { continue };
+        let Some(rest) = uri.strip_prefix(address) else {
+            continue;
+        };
         let Some(after_colon) = rest.strip_prefix(':') else {
             return (rest.is_empty() || rest.starts_with(['/', '?'])).then_some((address, rest));
         };
         let digits = after_colon.bytes().take_while(u8::is_ascii_digit).count();
         let (port, rest) = after_colon.split_at_checked(digits)?;
         let port_is_valid = !port.starts_with('0') && port.parse::<u16>().is_ok();
-        return (port_is_valid && (rest.is_empty() || rest.starts_with(['/', '?']))).then_some((address, rest));
+        return (port_is_valid && (rest.is_empty() || rest.starts_with(['/', '?'])))
+            .then_some((address, rest));
     }
     None
 }
@@ -190,7 +216,10 @@ mod tests {
         ] {
             assert_eq!(RedirectUri::register(value, true), Err(reason), "{value}");
         }
-        assert_eq!(RedirectUri::register("com.example.app:/cb", false), Err(Bad::SchemeOfWebApp));
+        assert_eq!(
+            RedirectUri::register("com.example.app:/cb", false),
+            Err(Bad::SchemeOfWebApp)
+        );
     }
 
     #[test]
@@ -240,7 +269,10 @@ mod tests {
         let v6 = registered("http://[::1]:1234/cb");
         assert!(v4.matches("http://127.0.0.1:49152/cb", true));
         assert!(v6.matches("http://[::1]:49152/cb", true));
-        assert!(!v4.matches("http://127.0.0.1:49152/cb", false), "only native apps");
+        assert!(
+            !v4.matches("http://127.0.0.1:49152/cb", false),
+            "only native apps"
+        );
         for other in [
             "http://127.0.0.1:49152/cb/",
             "http://127.0.0.1:49152/cb?x",
@@ -262,7 +294,10 @@ mod tests {
 
     #[test]
     fn the_first_difference_is_where_the_most_alike_one_ends() {
-        let uris = [registered("https://rp.example/other"), registered("https://rp.example/callback")];
+        let uris = [
+            registered("https://rp.example/other"),
+            registered("https://rp.example/callback"),
+        ];
         let sent = "https://rp.example/callback/";
         assert_eq!(first_difference(sent, uris.iter()), sent.len() - 1);
     }

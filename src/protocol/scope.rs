@@ -67,7 +67,13 @@ impl FromStr for Scope {
         let allowed = |c: char| matches!(c, '!' | '#'..='[' | ']'..='~');
         text.split(' ')
             .filter(|token| !token.is_empty())
-            .map(|token| if token.chars().all(allowed) { Ok(token.to_owned()) } else { Err(BadScope) })
+            .map(|token| {
+                if token.chars().all(allowed) {
+                    Ok(token.to_owned())
+                } else {
+                    Err(BadScope)
+                }
+            })
             .collect::<Result<_, _>>()
             .map(Self)
     }

@@ -48,6 +48,9 @@ mod tests {
     fn arithmetic_saturates() {
         let end = Timestamp::from_seconds(i64::MAX);
         assert_eq!(end.plus(Duration::from_secs(1)), end);
-        assert_eq!(Timestamp::from_seconds(5).since(Timestamp::from_seconds(9)), Duration::ZERO);
+        assert_eq!(
+            Timestamp::from_seconds(5).since(Timestamp::from_seconds(9)),
+            Duration::ZERO
+        );
     }
 }

@@ -11,16 +11,32 @@ use crate::protocol::grants::Grant;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 
-type Columns = (i64, (String, String, String, String, String, String, i64), Option<i64>, bool);
+type Columns = (
+    i64,
+    (String, String, String, String, String, String, i64),
+    Option<i64>,
+    bool,
+);
 
 /// The token with its grant. It counts as revoked with its grant, and with its person.
-pub fn find(conn: &mut AnyConnection, token: &TokenHash) -> Result<Option<(IssuedAccessToken, Grant)>, StoreError> {
+pub fn find(
+    conn: &mut AnyConnection,
+    token: &TokenHash,
+) -> Result<Option<(IssuedAccessToken, Grant)>, StoreError> {
     let row: Option<Columns> = t::table
         .inner_join(grants::table.inner_join(users::table))
         .filter(t::token_hash.eq(token.as_bytes().as_slice()))
         .select((
             t::expires_at,
-            (grants::id, grants::client_id, grants::user_id, grants::session_id, grants::scope, grants::claims, grants::created_at),
+            (
+                grants::id,
+                grants::client_id,
+                grants::user_id,
+                grants::session_id,
+                grants::scope,
+                grants::claims,
+                grants::created_at,
+            ),
             grants::revoked_at,
             users::disabled,
         ))
@@ -49,9 +65,18 @@ pub fn find(conn: &mut AnyConnection, token: &TokenHash) -> Result<Option<(Issue
 }
 
 /// Adds a token.
-pub fn insert(conn: &mut AnyConnection, hash: &TokenHash, grant_id: &str, expires_at: Timestamp) -> Result<(), StoreError> {
+pub fn insert(
+    conn: &mut AnyConnection,
+    hash: &TokenHash,
+    grant_id: &str,
+    expires_at: Timestamp,
+) -> Result<(), StoreError> {
     diesel::insert_into(t::table)
-        .values((t::token_hash.eq(hash.as_bytes().as_slice()), t::grant_id.eq(grant_id), t::expires_at.eq(expires_at.seconds())))
+        .values((
+            t::token_hash.eq(hash.as_bytes().as_slice()),
+            t::grant_id.eq(grant_id),
+            t::expires_at.eq(expires_at.seconds()),
+        ))
         .execute(conn)?;
     Ok(())
 }

@@ -11,7 +11,19 @@ use crate::protocol::pkce::CodeChallenge;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 
-type Columns = (String, String, Option<String>, Option<String>, String, i64, String, String, i64, Option<i64>, String);
+type Columns = (
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    String,
+    i64,
+    String,
+    String,
+    i64,
+    Option<i64>,
+    String,
+);
 
 /// The code, spent or not.
 pub fn find(conn: &mut AnyConnection, code: &TokenHash) -> Result<Option<IssuedCode>, StoreError> {
@@ -33,28 +45,48 @@ pub fn find(conn: &mut AnyConnection, code: &TokenHash) -> Result<Option<IssuedC
         ))
         .first(conn)
         .optional()?;
-    row.map(|(grant_id, redirect_uri, challenge, nonce, resources, auth_time, acr, amr, expires_at, consumed_at, client_id)| {
-        Ok(IssuedCode {
+    row.map(
+        |(
             grant_id,
-            client_id: ClientId::from_request(&client_id),
             redirect_uri,
-            code_challenge: challenge
-                .map(|text| CodeChallenge::parse(&text).ok_or_else(|| StoreError::fault(BadChallenge)))
-                .transpose()?,
+            challenge,
             nonce,
-            resources: from_json(&resources)?,
-            auth_time: to_time(auth_time),
+            resources,
+            auth_time,
             acr,
-            amr: from_json(&amr)?,
-            expires_at: to_time(expires_at),
-            consumed_at: consumed_at.map(to_time),
-        })
-    })
+            amr,
+            expires_at,
+            consumed_at,
+            client_id,
+        )| {
+            Ok(IssuedCode {
+                grant_id,
+                client_id: ClientId::from_request(&client_id),
+                redirect_uri,
+                code_challenge: challenge
+                    .map(|text| {
+                        CodeChallenge::parse(&text).ok_or_else(|| StoreError::fault(BadChallenge))
+                    })
+                    .transpose()?,
+                nonce,
+                resources: from_json(&resources)?,
+                auth_time: to_time(auth_time),
+                acr,
+                amr: from_json(&amr)?,
+                expires_at: to_time(expires_at),
+                consumed_at: consumed_at.map(to_time),
+            })
+        },
+    )
     .transpose()
 }
 
 /// Adds a fresh code; only its hash is kept.
-pub fn insert(conn: &mut AnyConnection, code: &IssuedCode, hash: &TokenHash) -> Result<(), StoreError> {
+pub fn insert(
+    conn: &mut AnyConnection,
+    code: &IssuedCode,
+    hash: &TokenHash,
+) -> Result<(), StoreError> {
     diesel::insert_into(t::table)
         .values((
             t::code_hash.eq(hash.as_bytes().as_slice()),
@@ -74,7 +106,11 @@ pub fn insert(conn: &mut AnyConnection, code: &IssuedCode, hash: &TokenHash) -> 
 }
 
 /// Spends the code. Of any number that try, one is told yes.
-pub fn claim(conn: &mut AnyConnection, code: &TokenHash, now: Timestamp) -> Result<bool, StoreError> {
+pub fn claim(
+    conn: &mut AnyConnection,
+    code: &TokenHash,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     let claimed = diesel::update(
         t::table
             .filter(t::code_hash.eq(code.as_bytes().as_slice()))

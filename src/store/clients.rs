@@ -11,21 +11,30 @@ use crate::protocol::time::Timestamp;
 
 /// A client that is switched on; one that is switched off is as good as unknown.
 pub fn find(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<Client>, StoreError> {
-    let metadata: Option<String> =
-        t::table.filter(t::client_id.eq(id.as_str())).filter(t::disabled.eq(false)).select(t::metadata).first(conn).optional()?;
+    let metadata: Option<String> = t::table
+        .filter(t::client_id.eq(id.as_str()))
+        .filter(t::disabled.eq(false))
+        .select(t::metadata)
+        .first(conn)
+        .optional()?;
     metadata.map(|text| from_json(&text)).transpose()
 }
 
 /// Every client, by its id.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<Client>, StoreError> {
-    let rows: Vec<String> = t::table.order(t::client_id).select(t::metadata).load(conn)?;
+    let rows: Vec<String> = t::table
+        .order(t::client_id)
+        .select(t::metadata)
+        .load(conn)?;
     rows.iter().map(|text| from_json(text)).collect()
 }
 
 /// The hashes of a client's secrets.
 pub fn secrets(conn: &mut AnyConnection, id: &ClientId) -> Result<Vec<TokenHash>, StoreError> {
-    let rows: Vec<Vec<u8>> =
-        client_secrets::table.filter(client_secrets::client_id.eq(id.as_str())).select(client_secrets::secret_hash).load(conn)?;
+    let rows: Vec<Vec<u8>> = client_secrets::table
+        .filter(client_secrets::client_id.eq(id.as_str()))
+        .select(client_secrets::secret_hash)
+        .load(conn)?;
     rows.iter().map(|bytes| to_hash(bytes)).collect()
 }
 
@@ -45,7 +54,11 @@ pub fn any_with_origin(conn: &mut AnyConnection, origin: &str) -> Result<bool, S
 pub fn put(conn: &mut AnyConnection, client: &Client, now: Timestamp) -> Result<(), StoreError> {
     let id = client.client_id.as_str();
     let changed = diesel::update(t::table.filter(t::client_id.eq(id)))
-        .set((t::metadata.eq(to_json(client)), t::disabled.eq(false), t::updated_at.eq(now.seconds())))
+        .set((
+            t::metadata.eq(to_json(client)),
+            t::disabled.eq(false),
+            t::updated_at.eq(now.seconds()),
+        ))
         .execute(conn)?;
     if changed == 0 {
         diesel::insert_into(t::table)
@@ -61,7 +74,10 @@ pub fn put(conn: &mut AnyConnection, client: &Client, now: Timestamp) -> Result<
     diesel::delete(client_origins::table.filter(client_origins::client_id.eq(id))).execute(conn)?;
     for origin in &client.allowed_cors_origins {
         diesel::insert_into(client_origins::table)
-            .values((client_origins::client_id.eq(id), client_origins::origin.eq(origin)))
+            .values((
+                client_origins::client_id.eq(id),
+                client_origins::origin.eq(origin),
+            ))
             .execute(conn)?;
     }
     Ok(())
@@ -79,7 +95,8 @@ pub fn set_secret(
     if known.as_slice() == secret.map(std::slice::from_ref).unwrap_or_default() {
         return Ok(());
     }
-    diesel::delete(client_secrets::table.filter(client_secrets::client_id.eq(id.as_str()))).execute(conn)?;
+    diesel::delete(client_secrets::table.filter(client_secrets::client_id.eq(id.as_str())))
+        .execute(conn)?;
     if let Some(secret) = secret {
         diesel::insert_into(client_secrets::table)
             .values((

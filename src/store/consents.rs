@@ -11,7 +11,11 @@ use crate::protocol::scope::Scope;
 use crate::protocol::time::Timestamp;
 
 /// What this person allowed this client.
-pub fn find(conn: &mut AnyConnection, user_id: &str, client: &ClientId) -> Result<Option<Consent>, StoreError> {
+pub fn find(
+    conn: &mut AnyConnection,
+    user_id: &str,
+    client: &ClientId,
+) -> Result<Option<Consent>, StoreError> {
     let row: Option<(String, String)> = t::table
         .filter(t::user_id.eq(user_id))
         .filter(t::client_id.eq(client.as_str()))
@@ -20,13 +24,22 @@ pub fn find(conn: &mut AnyConnection, user_id: &str, client: &ClientId) -> Resul
         .optional()?;
     row.map(|(scope, claims)| {
         let scope: Scope = scope.parse().map_err(StoreError::fault)?;
-        Ok(Consent { scope, claims: from_json(&claims)? })
+        Ok(Consent {
+            scope,
+            claims: from_json(&claims)?,
+        })
     })
     .transpose()
 }
 
 /// Writes down what is allowed now, in place of what was.
-pub fn put(conn: &mut AnyConnection, user_id: &str, client: &ClientId, consent: &Consent, now: Timestamp) -> Result<(), StoreError> {
+pub fn put(
+    conn: &mut AnyConnection,
+    user_id: &str,
+    client: &ClientId,
+    consent: &Consent,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let (scope, claims) = (consent.scope.to_string(), to_json(&consent.claims));
     let row = (
         t::user_id.eq(user_id),

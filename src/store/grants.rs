@@ -16,20 +16,30 @@ pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Grant>, StoreEr
     let row: Option<Columns> = t::table
         .filter(t::id.eq(id))
         .filter(t::revoked_at.is_null())
-        .select((t::id, t::client_id, t::user_id, t::session_id, t::scope, t::claims, t::created_at))
+        .select((
+            t::id,
+            t::client_id,
+            t::user_id,
+            t::session_id,
+            t::scope,
+            t::claims,
+            t::created_at,
+        ))
         .first(conn)
         .optional()?;
-    row.map(|(id, client_id, subject, session_id, scope, claims, created_at)| {
-        Ok(Grant {
-            id,
-            client_id: ClientId::from_request(&client_id),
-            subject,
-            session_id,
-            scope: scope.parse().map_err(StoreError::fault)?,
-            claims: from_json(&claims)?,
-            created_at: to_time(created_at),
-        })
-    })
+    row.map(
+        |(id, client_id, subject, session_id, scope, claims, created_at)| {
+            Ok(Grant {
+                id,
+                client_id: ClientId::from_request(&client_id),
+                subject,
+                session_id,
+                scope: scope.parse().map_err(StoreError::fault)?,
+                claims: from_json(&claims)?,
+                created_at: to_time(created_at),
+            })
+        },
+    )
     .transpose()
 }
 
@@ -52,21 +62,42 @@ pub fn insert(conn: &mut AnyConnection, grant: &Grant) -> Result<(), StoreError>
 
 /// Ends a grant and with it every token that came from it.
 pub fn revoke(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool, StoreError> {
-    let changed =
-        diesel::update(t::table.filter(t::id.eq(id)).filter(t::revoked_at.is_null())).set(t::revoked_at.eq(now.seconds())).execute(conn)?;
+    let changed = diesel::update(
+        t::table
+            .filter(t::id.eq(id))
+            .filter(t::revoked_at.is_null()),
+    )
+    .set(t::revoked_at.eq(now.seconds()))
+    .execute(conn)?;
     Ok(changed == 1)
 }
 
 /// Ends every grant of one sign-in.
-pub fn revoke_session(conn: &mut AnyConnection, session_id: &str, now: Timestamp) -> Result<usize, StoreError> {
-    Ok(diesel::update(t::table.filter(t::session_id.eq(session_id)).filter(t::revoked_at.is_null()))
-        .set(t::revoked_at.eq(now.seconds()))
-        .execute(conn)?)
+pub fn revoke_session(
+    conn: &mut AnyConnection,
+    session_id: &str,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    Ok(diesel::update(
+        t::table
+            .filter(t::session_id.eq(session_id))
+            .filter(t::revoked_at.is_null()),
+    )
+    .set(t::revoked_at.eq(now.seconds()))
+    .execute(conn)?)
 }
 
 /// Ends every grant of a person.
-pub fn revoke_user(conn: &mut AnyConnection, user_id: &str, now: Timestamp) -> Result<usize, StoreError> {
-    Ok(diesel::update(t::table.filter(t::user_id.eq(user_id)).filter(t::revoked_at.is_null()))
-        .set(t::revoked_at.eq(now.seconds()))
-        .execute(conn)?)
+pub fn revoke_user(
+    conn: &mut AnyConnection,
+    user_id: &str,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    Ok(diesel::update(
+        t::table
+            .filter(t::user_id.eq(user_id))
+            .filter(t::revoked_at.is_null()),
+    )
+    .set(t::revoked_at.eq(now.seconds()))
+    .execute(conn)?)
 }

@@ -138,6 +138,16 @@ diesel::joinable!(access_tokens -> grants (grant_id));
 diesel::joinable!(sessions -> users (user_id));
 diesel::joinable!(grants -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(
-    properties, users, clients, client_secrets, client_origins, signing_keys, sessions, consents, grants, authorization_codes,
-    access_tokens, throttles
+    properties,
+    users,
+    clients,
+    client_secrets,
+    client_origins,
+    signing_keys,
+    sessions,
+    consents,
+    grants,
+    authorization_codes,
+    access_tokens,
+    throttles
 );

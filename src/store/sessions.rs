@@ -25,19 +25,34 @@ struct Row {
 }
 
 /// The session that a cookie's value opens, alive or not.
-pub fn find_by_token(conn: &mut AnyConnection, token: &TokenHash) -> Result<Option<Session>, StoreError> {
-    let row: Option<Row> = t::table.filter(t::token_hash.eq(token.as_bytes().as_slice())).first(conn).optional()?;
+pub fn find_by_token(
+    conn: &mut AnyConnection,
+    token: &TokenHash,
+) -> Result<Option<Session>, StoreError> {
+    let row: Option<Row> = t::table
+        .filter(t::token_hash.eq(token.as_bytes().as_slice()))
+        .first(conn)
+        .optional()?;
     row.map(Session::try_from).transpose()
 }
 
 /// Whether it was not ended; its times are not judged.
 pub fn is_open(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
-    let found: Option<String> = t::table.filter(t::id.eq(id)).filter(t::ended_at.is_null()).select(t::id).first(conn).optional()?;
+    let found: Option<String> = t::table
+        .filter(t::id.eq(id))
+        .filter(t::ended_at.is_null())
+        .select(t::id)
+        .first(conn)
+        .optional()?;
     Ok(found.is_some())
 }
 
 /// Adds a sign-in.
-pub fn insert(conn: &mut AnyConnection, session: &Session, token: &TokenHash) -> Result<(), StoreError> {
+pub fn insert(
+    conn: &mut AnyConnection,
+    session: &Session,
+    token: &TokenHash,
+) -> Result<(), StoreError> {
     diesel::insert_into(t::table)
         .values((
             t::id.eq(&session.id),
@@ -57,41 +72,62 @@ pub fn insert(conn: &mut AnyConnection, session: &Session, token: &TokenHash) ->
 }
 
 /// The person proved themselves again: the same sign-in under a new cookie value, so that a planted or copied one dies.
-pub fn renew(conn: &mut AnyConnection, session: &Session, token: &TokenHash) -> Result<bool, StoreError> {
-    let changed = diesel::update(t::table.filter(t::id.eq(&session.id)).filter(t::ended_at.is_null()))
-        .set((
-            t::token_hash.eq(token.as_bytes().as_slice()),
-            t::auth_time.eq(session.auth_time.seconds()),
-            t::proved_for.eq(&session.proved_for),
-            t::acr.eq(&session.acr),
-            t::amr.eq(to_json(&session.amr)),
-            t::remembered.eq(session.remembered),
-            t::last_seen_at.eq(session.last_seen_at.seconds()),
-        ))
-        .execute(conn)?;
+pub fn renew(
+    conn: &mut AnyConnection,
+    session: &Session,
+    token: &TokenHash,
+) -> Result<bool, StoreError> {
+    let changed = diesel::update(
+        t::table
+            .filter(t::id.eq(&session.id))
+            .filter(t::ended_at.is_null()),
+    )
+    .set((
+        t::token_hash.eq(token.as_bytes().as_slice()),
+        t::auth_time.eq(session.auth_time.seconds()),
+        t::proved_for.eq(&session.proved_for),
+        t::acr.eq(&session.acr),
+        t::amr.eq(to_json(&session.amr)),
+        t::remembered.eq(session.remembered),
+        t::last_seen_at.eq(session.last_seen_at.seconds()),
+    ))
+    .execute(conn)?;
     Ok(changed == 1)
 }
 
 /// Writes down that it was used.
 pub fn touch(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<(), StoreError> {
-    diesel::update(t::table.filter(t::id.eq(id)).filter(t::last_seen_at.lt(now.seconds())))
-        .set(t::last_seen_at.eq(now.seconds()))
-        .execute(conn)?;
+    diesel::update(
+        t::table
+            .filter(t::id.eq(id))
+            .filter(t::last_seen_at.lt(now.seconds())),
+    )
+    .set(t::last_seen_at.eq(now.seconds()))
+    .execute(conn)?;
     Ok(())
 }
 
 /// Ends it.
 pub fn end(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool, StoreError> {
-    let changed =
-        diesel::update(t::table.filter(t::id.eq(id)).filter(t::ended_at.is_null())).set(t::ended_at.eq(now.seconds())).execute(conn)?;
+    let changed = diesel::update(t::table.filter(t::id.eq(id)).filter(t::ended_at.is_null()))
+        .set(t::ended_at.eq(now.seconds()))
+        .execute(conn)?;
     Ok(changed == 1)
 }
 
 /// Ends all of a person's.
-pub fn end_all(conn: &mut AnyConnection, user_id: &str, now: Timestamp) -> Result<usize, StoreError> {
-    Ok(diesel::update(t::table.filter(t::user_id.eq(user_id)).filter(t::ended_at.is_null()))
-        .set(t::ended_at.eq(now.seconds()))
-        .execute(conn)?)
+pub fn end_all(
+    conn: &mut AnyConnection,
+    user_id: &str,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    Ok(diesel::update(
+        t::table
+            .filter(t::user_id.eq(user_id))
+            .filter(t::ended_at.is_null()),
+    )
+    .set(t::ended_at.eq(now.seconds()))
+    .execute(conn)?)
 }
 
 impl TryFrom<Row> for Session {

@@ -47,25 +47,38 @@ impl KeyState {
     }
 }
 
-type Columns = (String, String, Option<String>, String, Vec<u8>, i64, Option<i64>, Option<i64>);
+type Columns = (
+    String,
+    String,
+    Option<String>,
+    String,
+    Vec<u8>,
+    i64,
+    Option<i64>,
+    Option<i64>,
+);
 
 /// Every key, oldest first.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<StoredKey>, StoreError> {
     let rows: Vec<Columns> = t::table.order((t::created_at, t::kid)).load(conn)?;
-    let stored = rows.into_iter().map(|(kid, algorithm, slot, public_jwk, private_key, created_at, activated_at, retired_at)| StoredKey {
-        state: match slot.as_deref().and_then(|slot| slot.rsplit('/').next()) {
-            Some("next") => KeyState::Next,
-            Some("current") => KeyState::Current,
-            _ => KeyState::Retired,
+    let stored = rows.into_iter().map(
+        |(kid, algorithm, slot, public_jwk, private_key, created_at, activated_at, retired_at)| {
+            StoredKey {
+                state: match slot.as_deref().and_then(|slot| slot.rsplit('/').next()) {
+                    Some("next") => KeyState::Next,
+                    Some("current") => KeyState::Current,
+                    _ => KeyState::Retired,
+                },
+                kid,
+                algorithm,
+                public_jwk,
+                private_key,
+                created_at: to_time(created_at),
+                activated_at: activated_at.map(to_time),
+                retired_at: retired_at.map(to_time),
+            }
         },
-        kid,
-        algorithm,
-        public_jwk,
-        private_key,
-        created_at: to_time(created_at),
-        activated_at: activated_at.map(to_time),
-        retired_at: retired_at.map(to_time),
-    });
+    );
     Ok(stored.collect())
 }
 
@@ -89,7 +102,12 @@ pub fn insert(conn: &mut AnyConnection, key: &StoredKey) -> Result<bool, StoreEr
 
 /// The next key of an algorithm begins to sign and the current one retires. Nothing happens without a next key, or when
 /// it was published after `published_by`.
-pub fn promote(conn: &mut AnyConnection, algorithm: &str, published_by: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+pub fn promote(
+    conn: &mut AnyConnection,
+    algorithm: &str,
+    published_by: Timestamp,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     let next = KeyState::Next.slot(algorithm);
     let ready: Option<String> = t::table
         .filter(t::slot.eq(&next))
@@ -103,12 +121,23 @@ pub fn promote(conn: &mut AnyConnection, algorithm: &str, published_by: Timestam
         .execute(conn)?;
     // Conditional on its old place: a second process that promotes at the same moment finds nothing left to do.
     let promoted = diesel::update(t::table.filter(t::kid.eq(kid)).filter(t::slot.eq(next)))
-        .set((t::slot.eq(KeyState::Current.slot(algorithm)), t::activated_at.eq(now.seconds())))
+        .set((
+            t::slot.eq(KeyState::Current.slot(algorithm)),
+            t::activated_at.eq(now.seconds()),
+        ))
         .execute(conn)?;
     Ok(promoted == 1)
 }
 
 /// Forgets keys that retired at or before a time.
-pub fn delete_retired(conn: &mut AnyConnection, retired_by: Timestamp) -> Result<usize, StoreError> {
-    Ok(diesel::delete(t::table.filter(t::slot.is_null()).filter(t::retired_at.le(retired_by.seconds()))).execute(conn)?)
+pub fn delete_retired(
+    conn: &mut AnyConnection,
+    retired_by: Timestamp,
+) -> Result<usize, StoreError> {
+    Ok(diesel::delete(
+        t::table
+            .filter(t::slot.is_null())
+            .filter(t::retired_at.le(retired_by.seconds())),
+    )
+    .execute(conn)?)
 }

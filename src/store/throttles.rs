@@ -25,26 +25,39 @@ pub fn count(
         .execute(c))?;
     // A window that lies in the future comes from a clock that was set back; it must not hold anybody up for ever.
     diesel::update(
-        t::table
-            .filter(t::bucket.eq(key))
-            .filter(t::window_started_at.le(now.minus(window).seconds()).or(t::window_started_at.gt(now.seconds()))),
+        t::table.filter(t::bucket.eq(key)).filter(
+            t::window_started_at
+                .le(now.minus(window).seconds())
+                .or(t::window_started_at.gt(now.seconds())),
+        ),
     )
     .set((t::failures.eq(0), t::window_started_at.eq(now.seconds())))
     .execute(conn)?;
-    let counted = diesel::update(t::table.filter(t::bucket.eq(key)).filter(t::failures.lt(i64::from(limit))))
-        .set(t::failures.eq(t::failures + 1))
-        .execute(conn)?;
+    let counted = diesel::update(
+        t::table
+            .filter(t::bucket.eq(key))
+            .filter(t::failures.lt(i64::from(limit))),
+    )
+    .set(t::failures.eq(t::failures + 1))
+    .execute(conn)?;
     if counted == 1 {
         return Ok(Ok(()));
     }
-    let started: i64 = t::table.filter(t::bucket.eq(key)).select(t::window_started_at).first(conn)?;
+    let started: i64 = t::table
+        .filter(t::bucket.eq(key))
+        .select(t::window_started_at)
+        .first(conn)?;
     Ok(Err(Timestamp::from_seconds(started).plus(window)))
 }
 
 /// Takes one count back: the answer was right.
 pub fn take_back(conn: &mut AnyConnection, bucket: &Bucket) -> Result<(), StoreError> {
-    diesel::update(t::table.filter(t::bucket.eq(bucket.0.as_slice())).filter(t::failures.gt(0)))
-        .set(t::failures.eq(t::failures - 1))
-        .execute(conn)?;
+    diesel::update(
+        t::table
+            .filter(t::bucket.eq(bucket.0.as_slice()))
+            .filter(t::failures.gt(0)),
+    )
+    .set(t::failures.eq(t::failures - 1))
+    .execute(conn)?;
     Ok(())
 }

@@ -30,8 +30,14 @@ pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<User>, StoreErr
 }
 
 /// By the normal form of an e-mail address.
-pub fn find_by_email(conn: &mut AnyConnection, email_key: &str) -> Result<Option<User>, StoreError> {
-    let row: Option<Row> = t::table.filter(t::email_key.eq(email_key)).first(conn).optional()?;
+pub fn find_by_email(
+    conn: &mut AnyConnection,
+    email_key: &str,
+) -> Result<Option<User>, StoreError> {
+    let row: Option<Row> = t::table
+        .filter(t::email_key.eq(email_key))
+        .first(conn)
+        .optional()?;
     row.map(User::try_from).transpose()
 }
 
@@ -80,15 +86,29 @@ pub fn update(conn: &mut AnyConnection, user: &User) -> Result<(), StoreError> {
 }
 
 /// Replaces a hash by a stronger one of the same password, unless the password was changed meanwhile.
-pub fn strengthen_hash(conn: &mut AnyConnection, id: &str, old: &str, new: &str) -> Result<bool, StoreError> {
-    let changed = diesel::update(t::table.filter(t::id.eq(id)).filter(t::password_hash.eq(old)))
-        .set(t::password_hash.eq(new))
-        .execute(conn)?;
+pub fn strengthen_hash(
+    conn: &mut AnyConnection,
+    id: &str,
+    old: &str,
+    new: &str,
+) -> Result<bool, StoreError> {
+    let changed = diesel::update(
+        t::table
+            .filter(t::id.eq(id))
+            .filter(t::password_hash.eq(old)),
+    )
+    .set(t::password_hash.eq(new))
+    .execute(conn)?;
     Ok(changed == 1)
 }
 
 /// Sets a new password.
-pub fn set_password_hash(conn: &mut AnyConnection, id: &str, hash: &str, now: Timestamp) -> Result<bool, StoreError> {
+pub fn set_password_hash(
+    conn: &mut AnyConnection,
+    id: &str,
+    hash: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     let changed = diesel::update(t::table.filter(t::id.eq(id)))
         .set((t::password_hash.eq(hash), t::updated_at.eq(now.seconds())))
         .execute(conn)?;

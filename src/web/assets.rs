@@ -14,10 +14,17 @@ struct Static;
 
 /// Where a file under `static/` is served, without the issuer's own path: `/static/1f0c22ab/css/latchkey.css`.
 pub fn url(path: &str) -> String {
-    static URLS: LazyLock<HashMap<String, String>> =
-        LazyLock::new(|| Static::iter().filter_map(|path| Some((path.to_string(), address(&path)?))).collect());
+    static URLS: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+        Static::iter()
+            .filter_map(|path| Some((path.to_string(), address(&path)?)))
+            .collect()
+    });
     // While developing, a saved file has a new hash and the next page must name it.
-    let url = if cfg!(debug_assertions) { address(path) } else { URLS.get(path).cloned() };
+    let url = if cfg!(debug_assertions) {
+        address(path)
+    } else {
+        URLS.get(path).cloned()
+    };
     url.unwrap_or_else(|| unreachable!("no static file {path}"))
 }
 
@@ -29,9 +36,16 @@ pub async fn serve(request: HttpRequest, address: web::Path<(String, String)>) -
     };
     // Weak, because the same file also leaves compressed.
     let tag = format!("W/\"{hash}\"");
-    let known = request.headers().get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let known = request
+        .headers()
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok());
     let unchanged = known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag));
-    let mut answer = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let mut answer = if unchanged {
+        HttpResponse::NotModified()
+    } else {
+        HttpResponse::Ok()
+    };
     answer
         .insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"))
         .insert_header((header::ETAG, tag))
@@ -39,7 +53,9 @@ pub async fn serve(request: HttpRequest, address: web::Path<(String, String)>) -
     if unchanged {
         return answer.finish();
     }
-    answer.insert_header((header::CONTENT_TYPE, content_type(&path))).body(file.data.into_owned())
+    answer
+        .insert_header((header::CONTENT_TYPE, content_type(&path)))
+        .body(file.data.into_owned())
 }
 
 fn address(path: &str) -> Option<String> {
@@ -47,10 +63,14 @@ fn address(path: &str) -> Option<String> {
 }
 
 fn short_hash(file: &EmbeddedFile) -> String {
-    file.metadata.sha256_hash().iter().take(4).fold(String::with_capacity(8), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a String takes every write");
-        hex
-    })
+    file.metadata
+        .sha256_hash()
+        .iter()
+        .take(4)
+        .fold(String::with_capacity(8), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("a String takes every write");
+            hex
+        })
 }
 
 fn content_type(path: &str) -> &'static str {
@@ -73,22 +93,52 @@ mod tests {
     async fn the_address_of_a_file_serves_it_for_a_year() {
         let answer = answer_to(&url("css/latchkey.css"), None).await;
         assert_eq!(answer.status(), StatusCode::OK);
-        assert_eq!(answer.headers().get(header::CACHE_CONTROL).unwrap(), "public, max-age=31536000, immutable");
-        assert_eq!(answer.headers().get(header::CONTENT_TYPE).unwrap(), "text/css; charset=utf-8");
-        assert_eq!(answer.headers().get(header::X_CONTENT_TYPE_OPTIONS).unwrap(), "nosniff");
+        assert_eq!(
+            answer.headers().get(header::CACHE_CONTROL).unwrap(),
+            "public, max-age=31536000, immutable"
+        );
+        assert_eq!(
+            answer.headers().get(header::CONTENT_TYPE).unwrap(),
+            "text/css; charset=utf-8"
+        );
+        assert_eq!(
+            answer
+                .headers()
+                .get(header::X_CONTENT_TYPE_OPTIONS)
+                .unwrap(),
+            "nosniff"
+        );
     }
 
     #[actix_web::test]
     async fn a_browser_that_has_the_file_gets_no_body() {
         let url = url("img/favicon.svg");
-        let tag = answer_to(&url, None).await.headers().get(header::ETAG).unwrap().to_str().unwrap().to_owned();
-        assert_eq!(answer_to(&url, Some(&tag)).await.status(), StatusCode::NOT_MODIFIED);
+        let tag = answer_to(&url, None)
+            .await
+            .headers()
+            .get(header::ETAG)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(
+            answer_to(&url, Some(&tag)).await.status(),
+            StatusCode::NOT_MODIFIED
+        );
     }
 
     #[actix_web::test]
     async fn another_hash_or_another_file_is_unknown() {
-        for url in ["/static/00000000/css/latchkey.css", "/static/00000000/../Cargo.toml", "/static/00000000/css"] {
-            assert_eq!(answer_to(url, None).await.status(), StatusCode::NOT_FOUND, "{url}");
+        for url in [
+            "/static/00000000/css/latchkey.css",
+            "/static/00000000/../Cargo.toml",
+            "/static/00000000/css",
+        ] {
+            assert_eq!(
+                answer_to(url, None).await.status(),
+                StatusCode::NOT_FOUND,
+                "{url}"
+            );
         }
     }
 
@@ -99,11 +149,19 @@ mod tests {
     }
 
     async fn answer_to(url: &str, known: Option<&str>) -> HttpResponse {
-        let (hash, path) = url.strip_prefix("/static/").unwrap().split_once('/').unwrap();
+        let (hash, path) = url
+            .strip_prefix("/static/")
+            .unwrap()
+            .split_once('/')
+            .unwrap();
         let mut request = TestRequest::default();
         if let Some(tag) = known {
             request = request.insert_header((header::IF_NONE_MATCH, tag));
         }
-        serve(request.to_http_request(), web::Path::from((hash.to_owned(), path.to_owned()))).await
+        serve(
+            request.to_http_request(),
+            web::Path::from((hash.to_owned(), path.to_owned())),
+        )
+        .await
     }
 }

@@ -6,10 +6,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::extract::form::Refused;
-use super::pages::{Detail, ErrorKind, ErrorPage, Link};
+use super::pages::{Detail, ErrorKind, ErrorPage, Link, Page};
 use super::routes;
 use super::security_headers::PageKind;
 use super::state::AppState;
+use super::texts::{Language, Texts};
 use super::visit::{Visit, html};
 use crate::keys::KeyError;
 use crate::protocol::error::{ErrorCode, OAuthError};
@@ -56,7 +57,12 @@ pub(super) struct About {
 }
 
 /// An error page.
-pub(super) fn page(visit: &Visit, status: StatusCode, kind: ErrorKind, about: About) -> HttpResponse {
+pub(super) fn page(
+    visit: &Visit,
+    status: StatusCode,
+    kind: ErrorKind,
+    about: About,
+) -> HttpResponse {
     let texts = visit.texts();
     let page = ErrorPage {
         page: visit.page(),
@@ -69,8 +75,13 @@ pub(super) fn page(visit: &Visit, status: StatusCode, kind: ErrorKind, about: Ab
         request_id: visit.request_id(),
     };
     let mut response = html(status, &page, PageKind::Own);
-    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    if matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
     response
 }
@@ -79,9 +90,19 @@ pub(super) fn page(visit: &Visit, status: StatusCode, kind: ErrorKind, about: Ab
 pub(super) fn fault_page(visit: &Visit, fault: &Fault) -> HttpResponse {
     fault.log();
     if fault.is_passing() {
-        page(visit, StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable, About::default())
+        page(
+            visit,
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Unavailable,
+            About::default(),
+        )
     } else {
-        page(visit, StatusCode::INTERNAL_SERVER_ERROR, ErrorKind::Fault, About::default())
+        page(
+            visit,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::Fault,
+            About::default(),
+        )
     }
 }
 
@@ -124,7 +145,10 @@ pub(super) fn oauth_json(error: &OAuthError, used_basic: bool) -> HttpResponse {
     };
     let mut response = json_with(status, error);
     if error.code == ErrorCode::InvalidClient && used_basic {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"latchkey\", charset=\"UTF-8\""));
+        response.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"latchkey\", charset=\"UTF-8\""),
+        );
     }
     response
 }
@@ -133,9 +157,18 @@ pub(super) fn oauth_json(error: &OAuthError, used_basic: bool) -> HttpResponse {
 pub(super) fn fault_json(fault: &Fault) -> HttpResponse {
     fault.log();
     if fault.is_passing() {
-        json_with(StatusCode::SERVICE_UNAVAILABLE, &OAuthError::new(ErrorCode::TemporarilyUnavailable, "try again in a few seconds"))
+        json_with(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &OAuthError::new(
+                ErrorCode::TemporarilyUnavailable,
+                "try again in a few seconds",
+            ),
+        )
     } else {
-        json_with(StatusCode::INTERNAL_SERVER_ERROR, &OAuthError::new(ErrorCode::ServerError, "something went wrong on the server"))
+        json_with(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &OAuthError::new(ErrorCode::ServerError, "something went wrong on the server"),
+        )
     }
 }
 
@@ -146,34 +179,78 @@ pub(super) fn json_with(status: StatusCode, error: &OAuthError) -> HttpResponse 
         .insert_header((header::PRAGMA, "no-cache"))
         .json(json!({ "error": error.code.as_str(), "error_description": error.description() }));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
     response
 }
 
-/// For a handler that panicked.
-pub(super) fn fault(request: &HttpRequest) -> HttpResponse {
-    framework_refusal(request, StatusCode::INTERNAL_SERVER_ERROR)
+/// For a handler that panicked, and whatever else is answered without a request at hand.
+pub(super) fn outside_a_handler(
+    state: &AppState,
+    path: &str,
+    request_id: &str,
+    status: StatusCode,
+) -> HttpResponse {
+    if routes::answers_json(path, state.base()) {
+        return json_refusal(status);
+    }
+    let kind = kind_of(status);
+    let texts = Texts::of(Language::English);
+    let page = ErrorPage {
+        page: Page::new(Language::English, state.base(), state.config.development),
+        title: kind.title(texts),
+        words: kind.words(texts),
+        action: None,
+        code: None,
+        details: Vec::new(),
+        time: texts.moment(state.clock.now()),
+        request_id: request_id.to_owned(),
+    };
+    html(status, &page, PageKind::Own)
 }
 
-/// What the framework refused before a handler saw it, in the form that fits the address.
-pub(super) fn framework_refusal(request: &HttpRequest, status: StatusCode) -> HttpResponse {
-    let state = request.app_data::<web::Data<AppState>>().expect("every application is built with its state");
-    if routes::answers_json(request.path(), state.base()) {
-        let (code, description) = match status {
-            StatusCode::INTERNAL_SERVER_ERROR => (ErrorCode::ServerError, "something went wrong on the server"),
-            StatusCode::METHOD_NOT_ALLOWED => (ErrorCode::InvalidRequest, "the method is not allowed here"),
-            _ => (ErrorCode::InvalidRequest, "the request could not be read"),
-        };
-        return json_with(status, &OAuthError::new(code, description));
-    }
-    let kind = match status {
+fn json_refusal(status: StatusCode) -> HttpResponse {
+    let (code, description) = match status {
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            (ErrorCode::ServerError, "something went wrong on the server")
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            (ErrorCode::InvalidRequest, "the method is not allowed here")
+        }
+        StatusCode::NOT_FOUND => (
+            ErrorCode::InvalidRequest,
+            "there is nothing at this address",
+        ),
+        _ => (ErrorCode::InvalidRequest, "the request could not be read"),
+    };
+    json_with(status, &OAuthError::new(code, description))
+}
+
+fn kind_of(status: StatusCode) -> ErrorKind {
+    match status {
         StatusCode::INTERNAL_SERVER_ERROR => ErrorKind::Fault,
         StatusCode::NOT_FOUND => ErrorKind::NotFound,
         StatusCode::METHOD_NOT_ALLOWED => ErrorKind::Method,
         _ => ErrorKind::Request,
-    };
-    page(&Visit::new(request, state), status, kind, About::default())
+    }
+}
+
+/// What the framework refused before a handler saw it, in the form that fits the address.
+pub(super) fn framework_refusal(request: &HttpRequest, status: StatusCode) -> HttpResponse {
+    let state = request
+        .app_data::<web::Data<AppState>>()
+        .expect("every application is built with its state");
+    if routes::answers_json(request.path(), state.base()) {
+        return json_refusal(status);
+    }
+    page(
+        &Visit::new(request, state),
+        status,
+        kind_of(status),
+        About::default(),
+    )
 }
 
 /// Any path that is not ours.
@@ -185,7 +262,13 @@ pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
 pub(super) async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
     let mut response = framework_refusal(&request, StatusCode::METHOD_NOT_ALLOWED);
     let allowed = routes::methods(request.match_pattern().as_deref().unwrap_or_default());
-    if let Ok(value) = HeaderValue::from_str(&allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")) {
+    if let Ok(value) = HeaderValue::from_str(
+        &allowed
+            .iter()
+            .map(Method::as_str)
+            .collect::<Vec<_>>()
+            .join(", "),
+    ) {
         response.headers_mut().insert(header::ALLOW, value);
     }
     response

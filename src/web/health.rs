@@ -14,10 +14,19 @@ pub(super) async fn live() -> HttpResponse {
 
 /// Ready: the database answers, and the process is not about to stop.
 pub(super) async fn ready(state: web::Data<AppState>) -> HttpResponse {
-    let database_answers = state.store.read(|conn| properties::find(conn, "mode")).await.is_ok();
+    let database_answers = state
+        .store
+        .read(|conn| properties::find(conn, "mode"))
+        .await
+        .is_ok();
     if database_answers && !state.stopping.load(Ordering::SeqCst) {
-        HttpResponse::Ok().content_type("text/plain").body("ready\n")
+        HttpResponse::Ok()
+            .content_type("text/plain")
+            .body("ready\n")
     } else {
-        HttpResponse::ServiceUnavailable().insert_header(("retry-after", "5")).content_type("text/plain").body("not ready\n")
+        HttpResponse::ServiceUnavailable()
+            .insert_header(("retry-after", "5"))
+            .content_type("text/plain")
+            .body("not ready\n")
     }
 }

@@ -29,7 +29,10 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     let accounts = signed_in
         .iter()
         .map(|other| Shown {
-            face: AccountFace::new(other.user.claims.get("name").and_then(|name| name.as_str()), &other.user.email),
+            face: AccountFace::new(
+                other.user.claims.get("name").and_then(|name| name.as_str()),
+                &other.user.email,
+            ),
             since: texts.moment(other.session.auth_time),
             session: other.session.id.clone(),
         })
@@ -40,7 +43,11 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         csrf: csrf::token(&visit.state, &browser_id, STEP),
         sign_in_href: format!("{base}/login"),
         sign_out_action: format!("{base}/sign-out"),
-        test_app_href: visit.state.config.development.then(|| format!("{base}/dev/app")),
+        test_app_href: visit
+            .state
+            .config
+            .development
+            .then(|| format!("{base}/dev/app")),
     };
     let mut response = html(StatusCode::OK, &page, PageKind::Own);
     browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
@@ -49,7 +56,11 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
 }
 
 /// Ends one sign-in on the server, with everything that was issued in it.
-pub(super) async fn sign_out(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+pub(super) async fn sign_out(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
     let mut visit = Visit::new(&request, &state);
     let parameters = match form::body(&request, payload).await {
         Ok(parameters) => parameters,
@@ -61,9 +72,19 @@ pub(super) async fn sign_out(request: HttpRequest, payload: web::Payload, state:
 
 async fn try_sign_out(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
     let is_ours = csrf::is_same_origin(&visit.state, &visit.request)
-        && csrf::is_ours(&visit.state, visit.browser.id(), STEP, parameters.get("csrf"));
+        && csrf::is_ours(
+            &visit.state,
+            visit.browser.id(),
+            STEP,
+            parameters.get("csrf"),
+        );
     if !is_ours {
-        return Ok(error::page(visit, StatusCode::FORBIDDEN, ErrorKind::Forgery, About::default()));
+        return Ok(error::page(
+            visit,
+            StatusCode::FORBIDDEN,
+            ErrorKind::Forgery,
+            About::default(),
+        ));
     }
     let mut remembered = false;
     for other in visit.signed_in().await? {

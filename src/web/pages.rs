@@ -47,7 +47,11 @@ impl Page {
         let current = self.texts.language();
         self.languages = Language::ALL
             .into_iter()
-            .map(|language| LanguageLink { language, href: href(language), current: language == current })
+            .map(|language| LanguageLink {
+                language,
+                href: href(language),
+                current: language == current,
+            })
             .collect();
         self
     }
@@ -62,7 +66,11 @@ pub struct AppFace {
 
 impl AppFace {
     pub fn new(name: &str, host: &str) -> Self {
-        Self { name: name.to_owned(), initial: initial(name), host: host.to_owned() }
+        Self {
+            name: name.to_owned(),
+            initial: initial(name),
+            host: host.to_owned(),
+        }
     }
 }
 
@@ -77,7 +85,11 @@ impl AccountFace {
     /// Somebody without a name goes by the e-mail address.
     pub fn new(name: Option<&str>, email: &str) -> Self {
         let name = name.unwrap_or(email);
-        Self { name: name.to_owned(), email: email.to_owned(), initial: initial(name) }
+        Self {
+            name: name.to_owned(),
+            email: email.to_owned(),
+            initial: initial(name),
+        }
     }
 }
 
@@ -120,18 +132,26 @@ pub struct SignIn {
 
 impl SignIn {
     fn is_about_login(&self) -> bool {
-        matches!(self.problem, Some(SignInProblem::Mismatch | SignInProblem::MissingLogin))
+        matches!(
+            self.problem,
+            Some(SignInProblem::Mismatch | SignInProblem::MissingLogin)
+        )
     }
 
     fn is_about_password(&self) -> bool {
-        matches!(self.problem, Some(SignInProblem::Mismatch | SignInProblem::MissingPassword))
+        matches!(
+            self.problem,
+            Some(SignInProblem::Mismatch | SignInProblem::MissingPassword)
+        )
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignInProblem {
     Mismatch,
-    Slowed { minutes: u64 },
+    Slowed {
+        minutes: u64,
+    },
     Busy,
     Expired,
     MissingLogin,
@@ -230,9 +250,8 @@ impl ConsentRow {
     /// A sentence for a single claim of the `claims` parameter (OpenID Connect Core §5.5).
     pub fn for_claim(claim: &str, texts: &Texts) -> Self {
         let (icon, title) = match claim {
-            "name" | "given_name" | "family_name" | "middle_name" | "nickname" | "preferred_username" => {
-                (Icon::Person, texts.get("claim-name"))
-            }
+            "name" | "given_name" | "family_name" | "middle_name" | "nickname"
+            | "preferred_username" => (Icon::Person, texts.get("claim-name")),
             "email" | "email_verified" => (Icon::Mail, texts.get("scope-email")),
             "address" => (Icon::Home, texts.get("scope-address")),
             "phone_number" | "phone_number_verified" => (Icon::Phone, texts.get("scope-phone")),
@@ -245,7 +264,14 @@ impl ConsentRow {
     }
 
     fn plain(icon: Icon, title: String) -> Self {
-        Self { icon, title, value: None, note: None, choice: None, new: false }
+        Self {
+            icon,
+            title,
+            value: None,
+            note: None,
+            choice: None,
+            new: false,
+        }
     }
 }
 
@@ -261,9 +287,20 @@ pub struct FormPost {
 }
 
 impl FormPost {
-    pub fn new(page: Page, app: Option<AppFace>, action: String, fields: Vec<(String, String)>) -> Self {
+    pub fn new(
+        page: Page,
+        app: Option<AppFace>,
+        action: String,
+        fields: Vec<(String, String)>,
+    ) -> Self {
         let script = format!("{}{}", page.base, assets::url("js/form-post.js"));
-        Self { page, app, action, fields, script }
+        Self {
+            page,
+            app,
+            action,
+            fields,
+            script,
+        }
     }
 }
 
@@ -303,16 +340,37 @@ pub struct Compared {
 impl Compared {
     /// Nothing to compare with.
     pub fn plain(received: &str) -> Self {
-        Self { same_start: received.to_owned(), ..Self::default() }
+        Self {
+            same_start: received.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// Marks what stands between the common start and the common end.
     pub fn with(received: &str, expected: &str) -> Self {
         let same = |(a, b): &(char, char)| a == b;
-        let start = received.chars().zip(expected.chars()).take_while(same).count();
-        let most = received.chars().count().min(expected.chars().count()).saturating_sub(start);
-        let end = received.chars().rev().zip(expected.chars().rev()).take_while(same).take(most).count();
-        let middle = received.chars().count().saturating_sub(start).saturating_sub(end);
+        let start = received
+            .chars()
+            .zip(expected.chars())
+            .take_while(same)
+            .count();
+        let most = received
+            .chars()
+            .count()
+            .min(expected.chars().count())
+            .saturating_sub(start);
+        let end = received
+            .chars()
+            .rev()
+            .zip(expected.chars().rev())
+            .take_while(same)
+            .take(most)
+            .count();
+        let middle = received
+            .chars()
+            .count()
+            .saturating_sub(start)
+            .saturating_sub(end);
         let mut rest = received.chars();
         Self {
             same_start: rest.by_ref().take(start).collect(),
@@ -467,17 +525,26 @@ impl DevRun {
         let mut before = 0;
         let place = |step: &DevStep| {
             // Even a step of no measurable length gets a mark.
-            let place = (before * 990 / total, (step.duration_ms * 990 / total).max(10));
+            let place = (
+                before * 990 / total,
+                (step.duration_ms * 990 / total).max(10),
+            );
             before += step.duration_ms;
             place
         };
         let places: Vec<_> = self.steps.iter().map(place).collect();
-        self.steps.iter().zip(places).map(|(step, (start, width))| (step, start, width)).collect()
+        self.steps
+            .iter()
+            .zip(places)
+            .map(|(step, (start, width))| (step, start, width))
+            .collect()
     }
 }
 
 fn initial(name: &str) -> String {
-    name.chars().find(|c| c.is_alphanumeric()).map_or_else(|| "?".to_owned(), |c| c.to_uppercase().collect())
+    name.chars()
+        .find(|c| c.is_alphanumeric())
+        .map_or_else(|| "?".to_owned(), |c| c.to_uppercase().collect())
 }
 
 #[cfg(test)]
@@ -487,11 +554,24 @@ mod tests {
     #[test]
     fn only_the_part_that_differs_is_marked() {
         let slash = Compared::with("https://a.test/cb/", "https://a.test/cb");
-        assert_eq!((slash.same_start.as_str(), slash.differs.as_str(), slash.same_end.as_str()), ("https://a.test/cb", "/", ""));
+        assert_eq!(
+            (
+                slash.same_start.as_str(),
+                slash.differs.as_str(),
+                slash.same_end.as_str()
+            ),
+            ("https://a.test/cb", "/", "")
+        );
         let scheme = Compared::with("http://a.test/cb", "https://a.test/cb");
-        assert_eq!((scheme.differs.as_str(), scheme.same_end.as_str()), ("", "://a.test/cb"));
+        assert_eq!(
+            (scheme.differs.as_str(), scheme.same_end.as_str()),
+            ("", "://a.test/cb")
+        );
         let host = Compared::with("https://ä.test/cb", "https://a.test/cb");
-        assert_eq!((host.differs.as_str(), host.same_end.as_str()), ("ä", ".test/cb"));
+        assert_eq!(
+            (host.differs.as_str(), host.same_end.as_str()),
+            ("ä", ".test/cb")
+        );
         assert_eq!(Compared::with("aa", "aaa").differs, "");
     }
 
@@ -504,7 +584,12 @@ mod tests {
     #[test]
     fn what_a_stranger_sent_is_text_on_the_page() {
         let fields = vec![("state".to_owned(), "\"><script>".to_owned())];
-        let page = FormPost::new(Page::new(Language::English, "", false), None, "https://a.test/cb".to_owned(), fields);
+        let page = FormPost::new(
+            Page::new(Language::English, "", false),
+            None,
+            "https://a.test/cb".to_owned(),
+            fields,
+        );
         let html = page.render().unwrap();
         assert!(!html.contains("\"><script>"));
         assert_eq!(html.matches("<script").count(), 1);

@@ -3,11 +3,13 @@
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::error::InternalError;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _, web};
+use actix_web::{Error, HttpMessage as _, HttpResponse, web};
 use futures_util::FutureExt as _;
 
 use super::error;
@@ -31,46 +33,79 @@ pub(super) struct LoggedUser(pub(super) String);
 pub(crate) async fn around<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+) -> Result<ServiceResponse<B>, Error> {
     let started = Instant::now();
     let id = short_id();
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
-    let state = request.app_data::<web::Data<AppState>>().expect("every application is built with its state").clone();
-    let http_request = request.request().clone();
+    let state = request
+        .app_data::<web::Data<AppState>>()
+        .expect("every application is built with its state")
+        .clone();
+    // Taken now: the request itself belongs to the router until it is answered.
+    let path = request.path().to_owned();
 
-    let mut response = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
-        Ok(Ok(response)) => response.map_into_left_body(),
-        // Refusals of the framework itself: a head that is too large, a path that can't be decoded.
+    let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
+    let mut response = match outcome {
+        Ok(Ok(response)) => response,
         Ok(Err(refusal)) => {
             let status = refusal.as_response_error().status_code();
-            ServiceResponse::new(http_request.clone(), error::framework_refusal(&http_request, status)).map_into_right_body()
+            tracing::info!(request_id = %id, %method, status = status.as_u16(), duration_ms, "request");
+            return Err(finished(
+                error::outside_a_handler(&state, &path, &id, status),
+                &state,
+                &id,
+            ));
         }
         Err(_panic) => {
-            tracing::error!(request_id = %id, "a handler panicked");
-            ServiceResponse::new(http_request.clone(), error::fault(&http_request)).map_into_right_body()
+            tracing::error!(request_id = %id, %method, duration_ms, "a handler panicked");
+            let response =
+                error::outside_a_handler(&state, &path, &id, StatusCode::INTERNAL_SERVER_ERROR);
+            return Err(finished(response, &state, &id));
         }
     };
-    let value = HeaderValue::from_str(&id).expect("an id is made of letters and digits");
-    response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
-    security_headers::protect(response.headers_mut(), state.config.issuer.is_https());
+    protect(response.headers_mut(), &state, &id);
 
-    let extensions = http_request.extensions();
-    let route = http_request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
-    let client_id = extensions.get::<LoggedClient>().map(|client| client.0.as_str());
+    let request = response.request();
+    let extensions = request.extensions();
+    let route = request.match_pattern();
+    let client_id = extensions
+        .get::<LoggedClient>()
+        .map(|client| client.0.as_str());
     let user_id = extensions.get::<LoggedUser>().map(|user| user.0.as_str());
     let status = response.status().as_u16();
-    let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
-    tracing::info!(request_id = %id, %method, %route, status, duration_ms, client_id, user_id, "request");
+    tracing::info!(request_id = %id, %method, route, status, duration_ms, client_id, user_id, "request");
     drop(extensions);
     Ok(response)
+}
+
+/// An answer that was made without the request, on its way past the router.
+fn finished(mut response: HttpResponse, state: &AppState, id: &str) -> Error {
+    protect(response.headers_mut(), state, id);
+    InternalError::from_response("answered outside a handler", response).into()
+}
+
+fn protect(headers: &mut HeaderMap, state: &AppState, id: &str) {
+    let value = HeaderValue::from_str(id).expect("an id is made of letters and digits");
+    headers.insert(HeaderName::from_static("x-request-id"), value);
+    security_headers::protect(headers, state.config.issuer.is_https());
 }
 
 /// Eight characters that can be read out on the telephone.
 fn short_id() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
-    let letter = |byte: &u8| LETTERS.get(usize::from(byte % 32)).copied().map_or('a', char::from);
+    let letter = |byte: &u8| {
+        LETTERS
+            .get(usize::from(byte % 32))
+            .copied()
+            .map_or('a', char::from)
+    };
     let bytes = random::bytes::<12>();
     let text: String = bytes.iter().map(letter).collect();
-    text.as_bytes().chunks(4).map(|part| String::from_utf8_lossy(part).into_owned()).collect::<Vec<_>>().join("-")
+    text.as_bytes()
+        .chunks(4)
+        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .collect::<Vec<_>>()
+        .join("-")
 }

@@ -17,8 +17,14 @@ const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
 /// Paths, the methods they take, and whether programs (JSON) or people (pages) read the answers.
 pub const TABLE: &[Route] = &[
     // OpenID Connect
-    json(OPENID_CONFIGURATION, &[Method::GET, Method::HEAD, Method::OPTIONS]),
-    json(AUTHORIZATION_SERVER, &[Method::GET, Method::HEAD, Method::OPTIONS]),
+    json(
+        OPENID_CONFIGURATION,
+        &[Method::GET, Method::HEAD, Method::OPTIONS],
+    ),
+    json(
+        AUTHORIZATION_SERVER,
+        &[Method::GET, Method::HEAD, Method::OPTIONS],
+    ),
     json(JWKS, &[Method::GET, Method::HEAD, Method::OPTIONS]),
     page(AUTHORIZE, &[Method::GET, Method::POST]),
     json(TOKEN, &[Method::POST, Method::OPTIONS]),
@@ -44,11 +50,19 @@ pub struct Route {
 }
 
 const fn json(path: &'static str, methods: &'static [Method]) -> Route {
-    Route { path, methods, json: true }
+    Route {
+        path,
+        methods,
+        json: true,
+    }
 }
 
 const fn page(path: &'static str, methods: &'static [Method]) -> Route {
-    Route { path, methods, json: false }
+    Route {
+        path,
+        methods,
+        json: false,
+    }
 }
 
 /// Puts every path under the issuer's own, and what the specifications want at the host's root there.
@@ -56,30 +70,82 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
     if !base.is_empty() {
         // RFC 8414 §3.1 inserts the well-known part before the issuer's path; for OpenID some clients do so too.
         for path in [OPENID_CONFIGURATION, AUTHORIZATION_SERVER] {
-            app.service(public(&format!("{path}{base}"), web::get().to(discovery::show), web::head().to(discovery::show)));
+            app.service(public(
+                &format!("{path}{base}"),
+                web::get().to(discovery::show),
+                web::head().to(discovery::show),
+            ));
         }
     }
     let scope = web::scope(base)
-        .service(public(OPENID_CONFIGURATION, web::get().to(discovery::show), web::head().to(discovery::show)))
-        .service(public(AUTHORIZATION_SERVER, web::get().to(discovery::show), web::head().to(discovery::show)))
-        .service(public(JWKS, web::get().to(jwks::show), web::head().to(jwks::show)))
-        .service(at(AUTHORIZE).route(web::get().to(authorization::get)).route(web::post().to(authorization::post)))
-        .service(at(TOKEN).route(web::post().to(token::post)).route(options().to(cors::preflight)))
+        .service(public(
+            OPENID_CONFIGURATION,
+            web::get().to(discovery::show),
+            web::head().to(discovery::show),
+        ))
+        .service(public(
+            AUTHORIZATION_SERVER,
+            web::get().to(discovery::show),
+            web::head().to(discovery::show),
+        ))
+        .service(public(
+            JWKS,
+            web::get().to(jwks::show),
+            web::head().to(jwks::show),
+        ))
+        .service(
+            at(AUTHORIZE)
+                .route(web::get().to(authorization::get))
+                .route(web::post().to(authorization::post)),
+        )
+        .service(
+            at(TOKEN)
+                .route(web::post().to(token::post))
+                .route(options().to(cors::preflight)),
+        )
         .service(
             at(USERINFO)
                 .route(web::get().to(userinfo::get))
                 .route(web::post().to(userinfo::post))
                 .route(options().to(cors::preflight)),
         )
-        .service(at("/login").route(web::get().to(sign_in::show)).route(web::post().to(sign_in::submit)))
-        .service(at("/select-account").route(web::get().to(account_chooser::show)).route(web::post().to(account_chooser::submit)))
-        .service(at("/consent").route(web::get().to(consent::show)).route(web::post().to(consent::submit)))
+        .service(
+            at("/login")
+                .route(web::get().to(sign_in::show))
+                .route(web::post().to(sign_in::submit)),
+        )
+        .service(
+            at("/select-account")
+                .route(web::get().to(account_chooser::show))
+                .route(web::post().to(account_chooser::submit)),
+        )
+        .service(
+            at("/consent")
+                .route(web::get().to(consent::show))
+                .route(web::post().to(consent::submit)),
+        )
         .service(at("/").route(web::get().to(home::show)))
         .service(at("/sign-out").route(web::post().to(home::sign_out)))
-        .service(at("/static/{hash}/{file:.*}").route(web::get().to(assets::serve)).route(web::head().to(assets::serve)))
-        .service(at("/livez").route(web::get().to(health::live)).route(web::head().to(health::live)))
-        .service(at("/readyz").route(web::get().to(health::ready)).route(web::head().to(health::ready)));
-    let scope = if development { dev::configure(scope) } else { scope };
+        .service(
+            at("/static/{hash}/{file:.*}")
+                .route(web::get().to(assets::serve))
+                .route(web::head().to(assets::serve)),
+        )
+        .service(
+            at("/livez")
+                .route(web::get().to(health::live))
+                .route(web::head().to(health::live)),
+        )
+        .service(
+            at("/readyz")
+                .route(web::get().to(health::ready))
+                .route(web::head().to(health::ready)),
+        );
+    let scope = if development {
+        dev::configure(scope)
+    } else {
+        scope
+    };
     app.service(scope);
     app.default_service(web::to(error::not_found));
 }
@@ -93,14 +159,21 @@ pub(crate) fn configure_management(app: &mut web::ServiceConfig) {
 
 /// The methods that a path takes, for `Allow`.
 pub(super) fn methods(pattern: &str) -> Vec<Method> {
-    let of_route = |route: &&Route| pattern.ends_with(route.path) && (route.path != "/" || pattern == "/");
-    TABLE.iter().find(of_route).map(|route| route.methods.to_vec()).unwrap_or_default()
+    let of_route =
+        |route: &&Route| pattern.ends_with(route.path) && (route.path != "/" || pattern == "/");
+    TABLE
+        .iter()
+        .find(of_route)
+        .map(|route| route.methods.to_vec())
+        .unwrap_or_default()
 }
 
 /// Whether errors at this path are for programs.
 pub(super) fn answers_json(path: &str, base: &str) -> bool {
     let path = path.strip_prefix(base).unwrap_or(path);
-    TABLE.iter().any(|route| route.json && (path == route.path || path.starts_with("/.well-known/")))
+    TABLE
+        .iter()
+        .any(|route| route.json && (path == route.path || path.starts_with("/.well-known/")))
 }
 
 fn at(path: &str) -> Resource {
@@ -108,7 +181,10 @@ fn at(path: &str) -> Resource {
 }
 
 fn public(path: &str, get: actix_web::Route, head: actix_web::Route) -> Resource {
-    at(path).route(get).route(head).route(options().to(cors::preflight_for_everyone))
+    at(path)
+        .route(get)
+        .route(head)
+        .route(options().to(cors::preflight_for_everyone))
 }
 
 fn options() -> actix_web::Route {

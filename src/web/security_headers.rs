@@ -24,11 +24,19 @@ pub(super) fn protect_page(headers: &mut HeaderMap, kind: PageKind) {
         }
     };
     // `no-referrer` would also turn the Origin of our own forms into `null`.
-    let referrer = if kind == PageKind::CarriesCode { "no-referrer" } else { "same-origin" };
+    let referrer = if kind == PageKind::CarriesCode {
+        "no-referrer"
+    } else {
+        "same-origin"
+    };
     set(headers, header::CONTENT_SECURITY_POLICY, policy);
     set(headers, header::REFERRER_POLICY, referrer);
     set(headers, header::X_FRAME_OPTIONS, "DENY");
-    set(headers, HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(
+        headers,
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    );
     set(headers, header::CACHE_CONTROL, "no-store");
 }
 
@@ -37,7 +45,10 @@ pub(super) fn protect(headers: &mut HeaderMap, is_https: bool) {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        ),
         (header::CACHE_CONTROL, "no-store"),
     ] {
         if !headers.contains_key(&name) {
@@ -45,7 +56,11 @@ pub(super) fn protect(headers: &mut HeaderMap, is_https: bool) {
         }
     }
     if is_https {
-        set(headers, header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
+        set(
+            headers,
+            header::STRICT_TRANSPORT_SECURITY,
+            "max-age=31536000; includeSubDomains",
+        );
     }
 }
 

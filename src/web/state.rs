@@ -59,7 +59,11 @@ impl AppState {
     /// How long sign-ins last.
     pub fn session_lifetimes(&self) -> session::Lifetimes {
         let session = &self.config.session;
-        session::Lifetimes { idle: session.idle, absolute: session.absolute, remembered: session.remembered }
+        session::Lifetimes {
+            idle: session.idle,
+            absolute: session.absolute,
+            remembered: session.remembered,
+        }
     }
 
     /// How many failures are borne.
@@ -76,6 +80,10 @@ impl AppState {
     pub fn id_token_algorithm(&self, client: &Client) -> SigningAlgorithm {
         let enabled = &self.config.keys.algorithms;
         let wish = client.id_token_signed_response_alg;
-        if enabled.contains(&wish) { wish } else { enabled.first().copied().unwrap_or(SigningAlgorithm::Rs256) }
+        if enabled.contains(&wish) {
+            wish
+        } else {
+            enabled.first().copied().unwrap_or(SigningAlgorithm::Rs256)
+        }
     }
 }

@@ -47,13 +47,19 @@ impl Language {
     /// By primary language alone: `de-AT` reads German better than English.
     fn matching(tag: &str) -> Option<Self> {
         let primary = tag.trim().split(['-', '_']).next()?;
-        Self::ALL.into_iter().find(|language| language.code().eq_ignore_ascii_case(primary))
+        Self::ALL
+            .into_iter()
+            .find(|language| language.code().eq_ignore_ascii_case(primary))
     }
 }
 
 /// The first of these that we ship: the app's `ui_locales` (OpenID Connect Core §3.1.2.1), the person's earlier choice,
 /// what the browser accepts, English. A value that makes no sense is skipped.
-pub fn negotiate(ui_locales: Option<&str>, cookie: Option<&str>, accept_language: Option<&str>) -> Language {
+pub fn negotiate(
+    ui_locales: Option<&str>,
+    cookie: Option<&str>,
+    accept_language: Option<&str>,
+) -> Language {
     ui_locales
         .and_then(|tags| tags.split_ascii_whitespace().find_map(Language::matching))
         .or_else(|| cookie.and_then(Language::matching))
@@ -66,8 +72,14 @@ fn accepted(header: &str) -> Option<Language> {
     let mut best: Option<(f32, Language)> = None;
     for item in header.split(',') {
         let (tag, parameters) = item.split_once(';').unwrap_or((item, "q=1"));
-        let weight = parameters.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()).unwrap_or(0.0);
-        let Some(language) = Language::matching(tag) else { continue };
+        let weight = parameters
+            .trim()
+            .strip_prefix("q=")
+            .and_then(|q| q.trim().parse::<f32>().ok())
+            .unwrap_or(0.0);
+        let Some(language) = Language::matching(tag) else {
+            continue;
+        };
         if weight > best.map_or(0.0, |(highest, _)| highest) {
             best = Some((weight, language));
         }
@@ -95,12 +107,15 @@ pub struct Moment {
     pub words: String,
 }
 
-static ALL: LazyLock<Vec<Texts>> = LazyLock::new(|| Language::ALL.into_iter().map(Texts::load).collect());
+static ALL: LazyLock<Vec<Texts>> =
+    LazyLock::new(|| Language::ALL.into_iter().map(Texts::load).collect());
 
 impl Texts {
     /// Built once for the process.
     pub fn of(language: Language) -> &'static Self {
-        ALL.iter().find(|texts| texts.language == language).expect("every language of Language::ALL was loaded")
+        ALL.iter()
+            .find(|texts| texts.language == language)
+            .expect("every language of Language::ALL was loaded")
     }
 
     /// The language these words are in.
@@ -127,12 +142,18 @@ impl Texts {
 
     /// A text with one value.
     pub fn with(&self, key: &str, name: &str, value: &str) -> String {
-        self.format(key, Some(&FluentArgs::from_iter([(name, FluentValue::from(value))])))
+        self.format(
+            key,
+            Some(&FluentArgs::from_iter([(name, FluentValue::from(value))])),
+        )
     }
 
     /// A text with a number, which also picks singular or plural.
     pub fn count(&self, key: &str, name: &str, number: u64) -> String {
-        self.format(key, Some(&FluentArgs::from_iter([(name, FluentValue::from(number))])))
+        self.format(
+            key,
+            Some(&FluentArgs::from_iter([(name, FluentValue::from(number))])),
+        )
     }
 
     /// A text cut at its one value.
@@ -141,39 +162,64 @@ impl Texts {
         const CUT: char = '\u{e000}';
         let whole = self.with(key, name, CUT.encode_utf8(&mut [0; 4]));
         match whole.split_once(CUT) {
-            Some((before, after)) => Around { before: before.to_owned(), after: after.to_owned() },
-            None => Around { before: whole, after: String::new() },
+            Some((before, after)) => Around {
+                before: before.to_owned(),
+                after: after.to_owned(),
+            },
+            None => Around {
+                before: whole,
+                after: String::new(),
+            },
         }
     }
 
     /// Date and time in UTC: a page without script can't know the reader's zone.
     pub fn moment(&self, time: Timestamp) -> Moment {
         let Some(utc) = DateTime::from_timestamp(time.seconds(), 0) else {
-            return Moment { iso: String::new(), words: time.seconds().to_string() };
+            return Moment {
+                iso: String::new(),
+                words: time.seconds().to_string(),
+            };
         };
         let mut values = FluentArgs::new();
         values.set("day", utc.day().to_string());
         values.set("month", utc.month());
         values.set("year", utc.year().to_string());
         values.set("time", utc.format("%H:%M").to_string());
-        Moment { iso: utc.format("%Y-%m-%dT%H:%M:%SZ").to_string(), words: self.format("moment", Some(&values)) }
+        Moment {
+            iso: utc.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            words: self.format("moment", Some(&values)),
+        }
     }
 
     fn load(language: Language) -> Self {
-        let locale: LanguageIdentifier = language.code().parse().expect("our codes are well-formed tags");
+        let locale: LanguageIdentifier = language
+            .code()
+            .parse()
+            .expect("our codes are well-formed tags");
         let mut bundle = FluentBundle::new_concurrent(vec![locale]);
         // The pages isolate names with <bdi>; invisible marks would travel along when a text is copied.
         bundle.set_use_isolating(false);
-        let resource = FluentResource::try_new(language.messages().to_owned()).expect("the tests parse every message file");
-        bundle.add_resource(resource).expect("the tests refuse a key that occurs twice");
+        let resource = FluentResource::try_new(language.messages().to_owned())
+            .expect("the tests parse every message file");
+        bundle
+            .add_resource(resource)
+            .expect("the tests refuse a key that occurs twice");
         Self { language, bundle }
     }
 
     fn format(&self, key: &str, values: Option<&FluentArgs<'_>>) -> String {
-        let pattern = self.bundle.get_message(key).and_then(|message| message.value());
+        let pattern = self
+            .bundle
+            .get_message(key)
+            .and_then(|message| message.value());
         // The tests know every key that is used; a page with a bare key still beats no page.
-        let Some(pattern) = pattern else { return key.to_owned() };
-        self.bundle.format_pattern(pattern, values, &mut Vec::new()).into_owned()
+        let Some(pattern) = pattern else {
+            return key.to_owned();
+        };
+        self.bundle
+            .format_pattern(pattern, values, &mut Vec::new())
+            .into_owned()
     }
 }
 
@@ -193,50 +239,93 @@ mod tests {
 
     #[test]
     fn the_app_decides_before_the_cookie_and_the_cookie_before_the_browser() {
-        assert_eq!(negotiate(Some("fr de-AT en"), Some("en"), Some("en")), Language::German);
-        assert_eq!(negotiate(Some("fr"), Some("de"), Some("en")), Language::German);
+        assert_eq!(
+            negotiate(Some("fr de-AT en"), Some("en"), Some("en")),
+            Language::German
+        );
+        assert_eq!(
+            negotiate(Some("fr"), Some("de"), Some("en")),
+            Language::German
+        );
         assert_eq!(negotiate(None, Some("xx"), Some("de")), Language::German);
     }
 
     #[test]
     fn the_browser_is_heard_by_weight() {
-        assert_eq!(negotiate(None, None, Some("fr, en;q=0.5, de-CH;q=0.8")), Language::German);
-        assert_eq!(negotiate(None, None, Some("de;q=0, en;q=0.1")), Language::English);
+        assert_eq!(
+            negotiate(None, None, Some("fr, en;q=0.5, de-CH;q=0.8")),
+            Language::German
+        );
+        assert_eq!(
+            negotiate(None, None, Some("de;q=0, en;q=0.1")),
+            Language::English
+        );
         assert_eq!(negotiate(None, None, Some("en,de")), Language::English);
     }
 
     #[test]
     fn nonsense_is_english() {
         for header in ["", ";;;", "de;q=", "de;q=NaN", "de;q=-1", "*", "日本語"] {
-            assert_eq!(negotiate(Some(header), Some(header), Some(header)), Language::English, "{header}");
+            assert_eq!(
+                negotiate(Some(header), Some(header), Some(header)),
+                Language::English,
+                "{header}"
+            );
         }
     }
 
     #[test]
     fn a_number_picks_singular_or_plural() {
         let english = Texts::of(Language::English);
-        assert!(english.count("sign-in-slowed", "minutes", 1).contains("1 minute."));
-        assert!(english.count("sign-in-slowed", "minutes", 7).contains("7 minutes."));
+        assert!(
+            english
+                .count("sign-in-slowed", "minutes", 1)
+                .contains("1 minute.")
+        );
+        assert!(
+            english
+                .count("sign-in-slowed", "minutes", 7)
+                .contains("7 minutes.")
+        );
     }
 
     #[test]
     fn a_sentence_is_cut_at_its_value() {
         let around = Texts::of(Language::English).around("to-continue-to", "app");
-        assert_eq!(around, Around { before: "to continue to ".to_owned(), after: String::new() });
+        assert_eq!(
+            around,
+            Around {
+                before: "to continue to ".to_owned(),
+                after: String::new()
+            }
+        );
     }
 
     #[test]
     fn a_moment_is_written_as_the_language_writes_it() {
         let time = Timestamp::from_seconds(1_795_457_040);
-        assert_eq!(Texts::of(Language::English).moment(time).words, "23 November 2026, 18:04 UTC");
-        assert_eq!(Texts::of(Language::German).moment(time).words, "23. November 2026, 18:04 UTC");
-        assert_eq!(Texts::of(Language::German).moment(time).iso, "2026-11-23T18:04:00Z");
+        assert_eq!(
+            Texts::of(Language::English).moment(time).words,
+            "23 November 2026, 18:04 UTC"
+        );
+        assert_eq!(
+            Texts::of(Language::German).moment(time).words,
+            "23. November 2026, 18:04 UTC"
+        );
+        assert_eq!(
+            Texts::of(Language::German).moment(time).iso,
+            "2026-11-23T18:04:00Z"
+        );
     }
 
     #[test]
     fn every_language_has_the_same_keys_with_the_same_variables() {
         for language in Language::ALL {
-            assert_eq!(messages(language), messages(Language::English), "{language:?}");
+            assert_eq!(
+                messages(language),
+                messages(Language::English),
+                "{language:?}"
+            );
         }
     }
 
@@ -258,7 +347,10 @@ mod tests {
         // `.get("…")` in Rust also reads maps and headers, so only the templates can name a key that is missing.
         let mut templates = String::new();
         read_all(&root.join("templates"), "html", &mut templates);
-        let missing: Vec<_> = used.iter().filter(|key| !known.contains(*key) && templates.contains(key.as_str())).collect();
+        let missing: Vec<_> = used
+            .iter()
+            .filter(|key| !known.contains(*key) && templates.contains(key.as_str()))
+            .collect();
         assert!(missing.is_empty(), "missing: {missing:?}");
     }
 
@@ -266,15 +358,30 @@ mod tests {
     fn messages(language: Language) -> BTreeMap<String, BTreeSet<String>> {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let mut key = String::new();
-        for line in language.messages().lines().filter(|line| !line.starts_with('#')) {
+        for line in language
+            .messages()
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+        {
             if !line.starts_with([' ', '}']) {
-                let Some((name, _)) = line.split_once(" =") else { continue };
+                let Some((name, _)) = line.split_once(" =") else {
+                    continue;
+                };
                 key = name.to_owned();
-                assert!(found.insert(key.clone(), BTreeSet::new()).is_none(), "{key} occurs twice");
+                assert!(
+                    found.insert(key.clone(), BTreeSet::new()).is_none(),
+                    "{key} occurs twice"
+                );
             }
             for rest in line.split('$').skip(1) {
-                let variable = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap_or_default();
-                found.entry(key.clone()).or_default().insert(variable.to_owned());
+                let variable = rest
+                    .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+                    .next()
+                    .unwrap_or_default();
+                found
+                    .entry(key.clone())
+                    .or_default()
+                    .insert(variable.to_owned());
             }
         }
         found

@@ -27,11 +27,30 @@ pub(super) struct Visit {
 impl Visit {
     pub(super) fn new(request: &HttpRequest, state: &web::Data<AppState>) -> Self {
         let browser = Browser::of(request, state);
-        let accept = request.headers().get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
-        let chosen = request.query_string().split('&').find_map(|pair| pair.strip_prefix("lang=")).and_then(|code| Language::ALL.into_iter().find(|language| language.code() == code));
-        let language = chosen.unwrap_or_else(|| texts::negotiate(None, browser.language.as_deref(), accept));
+        let accept = request
+            .headers()
+            .get(header::ACCEPT_LANGUAGE)
+            .and_then(|value| value.to_str().ok());
+        let chosen = request
+            .query_string()
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("lang="))
+            .and_then(|code| {
+                Language::ALL
+                    .into_iter()
+                    .find(|language| language.code() == code)
+            });
+        let language =
+            chosen.unwrap_or_else(|| texts::negotiate(None, browser.language.as_deref(), accept));
         let now = state.clock.now();
-        Self { state: state.clone(), request: request.clone(), browser, language, chose_language: chosen.is_some(), now }
+        Self {
+            state: state.clone(),
+            request: request.clone(),
+            browser,
+            language,
+            chose_language: chosen.is_some(),
+            now,
+        }
     }
 
     /// Remembers the language that the person chose with this request.
@@ -44,7 +63,11 @@ impl Visit {
     /// The app's wish (`ui_locales`) counts unless the person chose a language here.
     pub(super) fn prefer_language(&mut self, ui_locales: Option<&str>) {
         if self.browser.language.is_none() && !self.chose_language && ui_locales.is_some() {
-            let accept = self.request.headers().get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+            let accept = self
+                .request
+                .headers()
+                .get(header::ACCEPT_LANGUAGE)
+                .and_then(|value| value.to_str().ok());
             self.language = texts::negotiate(ui_locales, None, accept);
         }
     }
@@ -63,7 +86,11 @@ impl Visit {
             .filter(|pair| pair.starts_with("ticket=") || pair.starts_with("other="))
             .map(|pair| format!("{pair}&"))
             .collect();
-        let page = Page::new(self.language, self.state.base(), self.state.config.development);
+        let page = Page::new(
+            self.language,
+            self.state.base(),
+            self.state.config.development,
+        );
         if self.request.method() != actix_web::http::Method::GET {
             return page;
         }
@@ -77,12 +104,19 @@ impl Visit {
             return Ok(Vec::new());
         }
         let (lifetimes, now) = (self.state.session_lifetimes(), self.now);
-        self.state.store.read(move |conn| browser::signed_in(conn, &tokens, &lifetimes, now)).await
+        self.state
+            .store
+            .read(move |conn| browser::signed_in(conn, &tokens, &lifetimes, now))
+            .await
     }
 
     /// The request's id, which a person can quote.
     pub(super) fn request_id(&self) -> String {
-        self.request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+        self.request
+            .extensions()
+            .get::<RequestId>()
+            .map(|id| id.0.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -90,13 +124,17 @@ impl Visit {
 pub(super) fn html(status: StatusCode, page: &impl Template, kind: PageKind) -> HttpResponse {
     match page.render() {
         Ok(body) => {
-            let mut response = HttpResponse::build(status).content_type("text/html; charset=utf-8").body(body);
+            let mut response = HttpResponse::build(status)
+                .content_type("text/html; charset=utf-8")
+                .body(body);
             security_headers::protect_page(response.headers_mut(), kind);
             response
         }
         Err(error) => {
             tracing::error!(%error, "a page could not be rendered");
-            HttpResponse::InternalServerError().content_type("text/plain; charset=utf-8").body("Something went wrong on our side.")
+            HttpResponse::InternalServerError()
+                .content_type("text/plain; charset=utf-8")
+                .body("Something went wrong on our side.")
         }
     }
 }

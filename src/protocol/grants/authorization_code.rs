@@ -2,9 +2,9 @@
 
 use crate::protocol::client::ClientId;
 use crate::protocol::error::{OAuthError, invalid_grant, invalid_request};
-use crate::protocol::seal::TokenHash;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::pkce::{self, CodeChallenge};
+use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 
 /// A token request with a code.
@@ -19,8 +19,12 @@ pub struct Request {
 impl Request {
     /// Reads the parameters of §4.1.3.
     pub fn parse(parameters: &Parameters) -> Result<Self, OAuthError> {
-        let code = parameters.get("code").ok_or_else(|| invalid_request("code is missing"))?;
-        let redirect_uri = parameters.get("redirect_uri").ok_or_else(|| invalid_request("redirect_uri is missing"))?;
+        let code = parameters
+            .get("code")
+            .ok_or_else(|| invalid_request("code is missing"))?;
+        let redirect_uri = parameters
+            .get("redirect_uri")
+            .ok_or_else(|| invalid_request("redirect_uri is missing"))?;
         Ok(Self {
             code: TokenHash::of(code),
             redirect_uri: redirect_uri.to_owned(),
@@ -47,14 +51,24 @@ pub struct IssuedCode {
 }
 
 /// May this client exchange this code now? Single use is not judged here: the store claims the row atomically.
-pub fn check(request: &Request, code: &IssuedCode, client: &ClientId, now: Timestamp) -> Result<(), OAuthError> {
+pub fn check(
+    request: &Request,
+    code: &IssuedCode,
+    client: &ClientId,
+    now: Timestamp,
+) -> Result<(), OAuthError> {
     if code.client_id != *client {
         return Err(invalid_grant("the code was issued to another client"));
     }
     if request.redirect_uri != code.redirect_uri {
-        return Err(invalid_grant("redirect_uri differs from that of the authorization request"));
+        return Err(invalid_grant(
+            "redirect_uri differs from that of the authorization request",
+        ));
     }
-    pkce::verify(code.code_challenge.as_ref(), request.code_verifier.as_deref())?;
+    pkce::verify(
+        code.code_challenge.as_ref(),
+        request.code_verifier.as_deref(),
+    )?;
     // A spent code may be replayed after its life too, and must still be recognised as a replay.
     if code.consumed_at.is_none() && now >= code.expires_at {
         return Err(invalid_grant("the code has expired"));
@@ -92,11 +106,25 @@ mod tests {
         let rp = ClientId::from_request("rp");
         let second_59 = Timestamp::from_seconds(59);
         assert_eq!(check(&request(), &code(), &rp, second_59), Ok(()));
-        assert!(check(&request(), &code(), &ClientId::from_request("other"), second_59).is_err());
+        assert!(
+            check(
+                &request(),
+                &code(),
+                &ClientId::from_request("other"),
+                second_59
+            )
+            .is_err()
+        );
         assert!(check(&request(), &code(), &rp, Timestamp::from_seconds(60)).is_err());
-        let elsewhere = Request { redirect_uri: "https://rp.example/cb/".to_owned(), ..request() };
+        let elsewhere = Request {
+            redirect_uri: "https://rp.example/cb/".to_owned(),
+            ..request()
+        };
         assert!(check(&elsewhere, &code(), &rp, second_59).is_err());
-        let with_verifier = Request { code_verifier: Some("a".repeat(43)), ..request() };
+        let with_verifier = Request {
+            code_verifier: Some("a".repeat(43)),
+            ..request()
+        };
         assert!(check(&with_verifier, &code(), &rp, second_59).is_err());
     }
 }

@@ -47,14 +47,21 @@ impl Browser {
         let id = cookie(request, &name(state, "browser")).filter(|value| is_token(value));
         let tokens = cookie(request, &name(state, "session"))
             .map(|value| value.split('.').map(str::to_owned).collect::<Vec<_>>())
-            .filter(|tokens| tokens.len() <= MOST_ACCOUNTS && tokens.iter().all(|token| is_token(token)))
+            .filter(|tokens| {
+                tokens.len() <= MOST_ACCOUNTS && tokens.iter().all(|token| is_token(token))
+            })
             .unwrap_or_default();
         let known = cookie(request, &name(state, "known"))
             .zip(id.as_deref())
             .and_then(|(sealed, id)| state.cookies.open_text(&sealed, known_to(id).as_bytes()))
             .and_then(|plain| serde_json::from_slice(&plain).ok())
             .unwrap_or_default();
-        Self { id, tokens, known, language: cookie(request, &name(state, "language")) }
+        Self {
+            id,
+            tokens,
+            known,
+            language: cookie(request, &name(state, "language")),
+        }
     }
 
     /// The browser's name, if it has shown one.
@@ -69,16 +76,29 @@ impl Browser {
 
     /// Hashes of the sign-ins that the cookie claims.
     pub(in crate::web) fn token_hashes(&self) -> Vec<(String, TokenHash)> {
-        self.tokens.iter().map(|token| (token.clone(), TokenHash::of(token))).collect()
+        self.tokens
+            .iter()
+            .map(|token| (token.clone(), TokenHash::of(token)))
+            .collect()
     }
 
     /// The name under which this browser's own failures for an account are counted, if the account signed in here before.
     pub(in crate::web) fn known_for(&self, user_id: &str) -> Option<&str> {
-        self.known.0.iter().any(|known| known == user_id).then_some(self.id.as_deref()).flatten()
+        self.known
+            .0
+            .iter()
+            .any(|known| known == user_id)
+            .then_some(self.id.as_deref())
+            .flatten()
     }
 
     /// Puts a sign-in first; `replaced` is the token it had before.
-    pub(in crate::web) fn signed_in(&mut self, token: String, replaced: Option<&str>, user_id: &str) {
+    pub(in crate::web) fn signed_in(
+        &mut self,
+        token: String,
+        replaced: Option<&str>,
+        user_id: &str,
+    ) {
         self.tokens.retain(|known| Some(known.as_str()) != replaced);
         self.tokens.insert(0, token);
         self.tokens.truncate(MOST_ACCOUNTS);
@@ -102,23 +122,42 @@ pub(in crate::web) fn signed_in(
 ) -> Result<Vec<SignedIn>, StoreError> {
     let mut found: Vec<SignedIn> = Vec::new();
     for (token, hash) in tokens {
-        let Some(session) = sessions::find_by_token(conn, hash)?.filter(|session| session.is_alive(lifetimes, now)) else { continue };
-        let Some(user) = users::find(conn, &session.user_id)?.filter(|user| !user.disabled) else { continue };
+        let Some(session) =
+            sessions::find_by_token(conn, hash)?.filter(|session| session.is_alive(lifetimes, now))
+        else {
+            continue;
+        };
+        let Some(user) = users::find(conn, &session.user_id)?.filter(|user| !user.disabled) else {
+            continue;
+        };
         if !found.iter().any(|other| other.user.id == user.id) {
-            found.push(SignedIn { token: token.clone(), session, user });
+            found.push(SignedIn {
+                token: token.clone(),
+                session,
+                user,
+            });
         }
     }
     Ok(found)
 }
 
 /// Sets the cookie that names the browser.
-pub(in crate::web) fn remember_browser(response: &mut HttpResponse, state: &AppState, browser: &mut Browser) {
+pub(in crate::web) fn remember_browser(
+    response: &mut HttpResponse,
+    state: &AppState,
+    browser: &mut Browser,
+) {
     let id = browser.id_or_new();
     add(response, &build(state, "browser", id, Some(A_YEAR)));
 }
 
 /// Sets all cookies after a sign-in or a sign-out. `remembered` keeps them when the browser closes.
-pub(in crate::web) fn remember_sign_ins(response: &mut HttpResponse, state: &AppState, browser: &mut Browser, remembered: bool) {
+pub(in crate::web) fn remember_sign_ins(
+    response: &mut HttpResponse,
+    state: &AppState,
+    browser: &mut Browser,
+    remembered: bool,
+) {
     remember_browser(response, state, browser);
     let id = browser.id_or_new();
     if browser.tokens.is_empty() {
@@ -126,26 +165,59 @@ pub(in crate::web) fn remember_sign_ins(response: &mut HttpResponse, state: &App
         gone.make_removal();
         add(response, &gone);
     } else {
-        let keep = time::Duration::try_from(state.config.session.remembered).ok().filter(|_| remembered);
-        add(response, &build(state, "session", browser.tokens.join("."), keep));
+        let keep = time::Duration::try_from(state.config.session.remembered)
+            .ok()
+            .filter(|_| remembered);
+        add(
+            response,
+            &build(state, "session", browser.tokens.join("."), keep),
+        );
     }
     let known = serde_json::to_vec(&browser.known).expect("a list of names has a JSON form");
-    add(response, &build(state, "known", state.cookies.seal_text(&known, known_to(&id).as_bytes()), Some(A_YEAR)));
+    add(
+        response,
+        &build(
+            state,
+            "known",
+            state.cookies.seal_text(&known, known_to(&id).as_bytes()),
+            Some(A_YEAR),
+        ),
+    );
 }
 
 /// Sets the language that a person chose.
-pub(in crate::web) fn remember_language(response: &mut HttpResponse, state: &AppState, language: &str) {
-    add(response, &build(state, "language", language.to_owned(), Some(A_YEAR)));
+pub(in crate::web) fn remember_language(
+    response: &mut HttpResponse,
+    state: &AppState,
+    language: &str,
+) {
+    add(
+        response,
+        &build(state, "language", language.to_owned(), Some(A_YEAR)),
+    );
 }
 
 /// `__Host-` keeps other hosts of the same site from planting cookies; it needs https.
 fn name(state: &AppState, which: &str) -> String {
-    let prefix = if state.config.issuer.is_https() { "__Host-" } else { "" };
-    let product = if state.config.development { "latchkey-dev" } else { "latchkey" };
+    let prefix = if state.config.issuer.is_https() {
+        "__Host-"
+    } else {
+        ""
+    };
+    let product = if state.config.development {
+        "latchkey-dev"
+    } else {
+        "latchkey"
+    };
     format!("{prefix}{product}-{which}")
 }
 
-fn build(state: &AppState, which: &str, value: String, max_age: Option<time::Duration>) -> Cookie<'static> {
+fn build(
+    state: &AppState,
+    which: &str,
+    value: String,
+    max_age: Option<time::Duration>,
+) -> Cookie<'static> {
     let mut cookie = Cookie::build(name(state, which), value)
         .path("/")
         .http_only(true)
@@ -157,7 +229,9 @@ fn build(state: &AppState, which: &str, value: String, max_age: Option<time::Dur
 }
 
 fn add(response: &mut HttpResponse, cookie: &Cookie<'_>) {
-    response.add_cookie(cookie).expect("names and values are made of base64url, which a header can hold");
+    response
+        .add_cookie(cookie)
+        .expect("names and values are made of base64url, which a header can hold");
 }
 
 /// A cookie that came exactly once: of two with one name, at least one is not ours.
@@ -175,7 +249,10 @@ fn cookie(request: &HttpRequest, name: &str) -> Option<String> {
 }
 
 fn is_token(value: &str) -> bool {
-    value.len() == TOKEN_LENGTH && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    value.len() == TOKEN_LENGTH
+        && value
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
 }
 
 fn known_to(browser: &str) -> String {

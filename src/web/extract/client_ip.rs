@@ -9,13 +9,17 @@ use ipnet::IpNet;
 
 /// The address of whoever sent this request; without a usable one (a Unix socket), the unspecified address.
 pub(in crate::web) fn client_ip(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
-    let peer = request.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+    let peer = request
+        .peer_addr()
+        .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
     resolve(peer, request.headers(), trusted)
 }
 
 /// Whether the request came through one of our own proxies.
 pub(in crate::web) fn through_trusted_proxy(request: &HttpRequest, trusted: &[IpNet]) -> bool {
-    request.peer_addr().is_some_and(|address| is_trusted(address.ip(), trusted))
+    request
+        .peer_addr()
+        .is_some_and(|address| is_trusted(address.ip(), trusted))
 }
 
 fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
@@ -23,13 +27,19 @@ fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     if !is_trusted(address, trusted) {
         return address;
     }
-    let Some(values) = headers.get_all("x-forwarded-for").map(|value| value.to_str().ok()).collect::<Option<Vec<_>>>() else {
+    let Some(values) = headers
+        .get_all("x-forwarded-for")
+        .map(|value| value.to_str().ok())
+        .collect::<Option<Vec<_>>>()
+    else {
         return address;
     };
     let hops: Vec<_> = values.iter().flat_map(|value| value.split(',')).collect();
     for hop in hops.into_iter().rev() {
         // Whatever can't be read was not written by a proxy of ours: what lies before it counts for nothing.
-        let Some(hop) = parse(hop.trim()) else { return address };
+        let Some(hop) = parse(hop.trim()) else {
+            return address;
+        };
         address = hop;
         if !is_trusted(address, trusted) {
             return address;
@@ -39,13 +49,21 @@ fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
 }
 
 fn parse(hop: &str) -> Option<IpAddr> {
-    let bare = hop.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(hop, |(address, _)| address);
-    let address = bare.parse::<IpAddr>().or_else(|_| bare.parse::<std::net::SocketAddr>().map(|socket| socket.ip()));
+    let bare = hop
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        .map_or(hop, |(address, _)| address);
+    let address = bare.parse::<IpAddr>().or_else(|_| {
+        bare.parse::<std::net::SocketAddr>()
+            .map(|socket| socket.ip())
+    });
     address.ok().map(|address| address.to_canonical())
 }
 
 fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
-    trusted.iter().any(|network| network.contains(&address.to_canonical()))
+    trusted
+        .iter()
+        .any(|network| network.contains(&address.to_canonical()))
 }
 
 #[cfg(test)]
@@ -58,7 +76,10 @@ mod tests {
         let trusted = ["10.0.0.0/8".parse().expect("a network")];
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append(HeaderName::from_static("x-forwarded-for"), HeaderValue::from_str(value).expect("a header value"));
+            headers.append(
+                HeaderName::from_static("x-forwarded-for"),
+                HeaderValue::from_str(value).expect("a header value"),
+            );
         }
         resolve(peer.parse().expect("an address"), &headers, &trusted).to_string()
     }
@@ -71,8 +92,14 @@ mod tests {
 
     #[test]
     fn the_header_is_read_from_the_right() {
-        assert_eq!(seen("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
-        assert_eq!(seen("10.0.0.1", &["1.1.1.1", "198.51.100.7"]), "198.51.100.7");
+        assert_eq!(
+            seen("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            seen("10.0.0.1", &["1.1.1.1", "198.51.100.7"]),
+            "198.51.100.7"
+        );
         assert_eq!(seen("10.0.0.1", &["198.51.100.7, garbage"]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["[2001:db8::1]:4711"]), "2001:db8::1");
         assert_eq!(seen("10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use actix_web::http::header;
 use actix_web::web::Payload;
-use actix_web::HttpRequest;
 use futures_util::StreamExt as _;
 
 use crate::protocol::parameters::{Malformed, Parameters};
@@ -43,15 +43,22 @@ pub(in crate::web) fn query(request: &HttpRequest) -> Result<Parameters, Malform
 }
 
 /// The body's parameters; those without a value count as absent.
-pub(in crate::web) async fn body(request: &HttpRequest, payload: Payload) -> Result<Parameters, Refused> {
-    raw_body(request, payload).await.map(Parameters::without_empty)
+pub(in crate::web) async fn body(
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<Parameters, Refused> {
+    raw_body(request, payload)
+        .await
+        .map(Parameters::without_empty)
 }
 
 async fn raw_body(request: &HttpRequest, payload: Payload) -> Result<Parameters, Refused> {
     if !is_form(request) {
         return Err(Refused::ContentType);
     }
-    let bytes = tokio::time::timeout(BODY_DEADLINE, collect(payload)).await.map_err(|_elapsed| Refused::TooSlow)??;
+    let bytes = tokio::time::timeout(BODY_DEADLINE, collect(payload))
+        .await
+        .map_err(|_elapsed| Refused::TooSlow)??;
     Parameters::parse(&bytes).map_err(Refused::Malformed)
 }
 
@@ -70,11 +77,24 @@ async fn collect(mut payload: Payload) -> Result<Vec<u8>, Refused> {
 /// Exactly a form, in UTF-8, as it is: no other charset, and no compression that could unfold into more than was sent.
 fn is_form(request: &HttpRequest) -> bool {
     let headers = request.headers();
-    if headers.contains_key(header::CONTENT_ENCODING) || headers.get_all(header::CONTENT_TYPE).count() != 1 {
+    if headers.contains_key(header::CONTENT_ENCODING)
+        || headers.get_all(header::CONTENT_TYPE).count() != 1
+    {
         return false;
     }
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let Some(value) = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
     let mut parts = value.split(';').map(str::trim);
-    let is_form = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-    is_form && parts.filter(|part| !part.is_empty()).all(|part| part.eq_ignore_ascii_case("charset=utf-8") || part.eq_ignore_ascii_case("charset=\"utf-8\""))
+    let is_form = parts
+        .next()
+        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/x-www-form-urlencoded"));
+    is_form
+        && parts.filter(|part| !part.is_empty()).all(|part| {
+            part.eq_ignore_ascii_case("charset=utf-8")
+                || part.eq_ignore_ascii_case("charset=\"utf-8\"")
+        })
 }

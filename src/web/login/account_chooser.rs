@@ -47,7 +47,11 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
 }
 
 /// Takes the choice.
-pub(in crate::web) async fn submit(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+pub(in crate::web) async fn submit(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
     let mut visit = Visit::new(&request, &state);
     let parameters = match form::body(&request, payload).await {
         Ok(parameters) => parameters,
@@ -59,14 +63,24 @@ pub(in crate::web) async fn submit(request: HttpRequest, payload: web::Payload, 
 
 async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
     if parameters.repeated().is_some() || !csrf::is_same_origin(&visit.state, &visit.request) {
-        return Ok(error::page(visit, StatusCode::FORBIDDEN, ErrorKind::Forgery, About::default()));
+        return Ok(error::page(
+            visit,
+            StatusCode::FORBIDDEN,
+            ErrorKind::Forgery,
+            About::default(),
+        ));
     }
     let mut transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
         Opened::Valid(transaction) => transaction,
         Opened::Expired { restart } => return Ok(see_other(&restart)),
         Opened::Unusable(response) => return Ok(response),
     };
-    if !csrf::is_ours(&visit.state, visit.browser.id(), &step(&transaction), parameters.get("csrf")) {
+    if !csrf::is_ours(
+        &visit.state,
+        visit.browser.id(),
+        &step(&transaction),
+        parameters.get("csrf"),
+    ) {
         return Ok(transaction.show(visit, "/select-account"));
     }
     if parameters.get("action") == Some("cancel") {
@@ -92,6 +106,14 @@ fn step(transaction: &Transaction) -> String {
 }
 
 fn choosable(signed_in: &SignedIn) -> ChoosableAccount {
-    let name = signed_in.user.claims.get("name").and_then(|name| name.as_str());
-    ChoosableAccount { face: AccountFace::new(name, &signed_in.user.email), session: signed_in.session.id.clone(), signed_in: true }
+    let name = signed_in
+        .user
+        .claims
+        .get("name")
+        .and_then(|name| name.as_str());
+    ChoosableAccount {
+        face: AccountFace::new(name, &signed_in.user.email),
+        session: signed_in.session.id.clone(),
+        signed_in: true,
+    }
 }

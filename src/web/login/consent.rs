@@ -46,8 +46,16 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         action: format!("{}/consent", visit.state.base()),
         ticket: transaction.ticket.seal(&visit.state, &browser_id),
         csrf: csrf::token(&visit.state, &browser_id, &step(&transaction, current)),
-        account: AccountFace::new(current.user.claims.get("name").and_then(Value::as_str), &current.user.email),
-        rows: rows(&transaction, &current.user.all_claims(), earlier.as_ref(), visit.texts()),
+        account: AccountFace::new(
+            current.user.claims.get("name").and_then(Value::as_str),
+            &current.user.email,
+        ),
+        rows: rows(
+            &transaction,
+            &current.user.all_claims(),
+            earlier.as_ref(),
+            visit.texts(),
+        ),
         vouched: true,
     };
     let mut response = html(StatusCode::OK, &page, PageKind::Transaction);
@@ -57,7 +65,11 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
 }
 
 /// Takes the answer.
-pub(in crate::web) async fn submit(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+pub(in crate::web) async fn submit(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
     let mut visit = Visit::new(&request, &state);
     let parameters = match form::body(&request, payload).await {
         Ok(parameters) => parameters,
@@ -69,7 +81,12 @@ pub(in crate::web) async fn submit(request: HttpRequest, payload: web::Payload, 
 
 async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
     if parameters.repeated().is_some() || !csrf::is_same_origin(&visit.state, &visit.request) {
-        return Ok(error::page(visit, StatusCode::FORBIDDEN, ErrorKind::Forgery, About::default()));
+        return Ok(error::page(
+            visit,
+            StatusCode::FORBIDDEN,
+            ErrorKind::Forgery,
+            About::default(),
+        ));
     }
     let mut transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
         Opened::Valid(transaction) => transaction,
@@ -81,7 +98,12 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
         return Ok(transaction.show(visit, "/login"));
     };
     // Bound to the sign-in as well: an answer that was meant for another account, or another request, is asked again.
-    if !csrf::is_ours(&visit.state, visit.browser.id(), &step(&transaction, &current), parameters.get("csrf")) {
+    if !csrf::is_ours(
+        &visit.state,
+        visit.browser.id(),
+        &step(&transaction, &current),
+        parameters.get("csrf"),
+    ) {
         return Ok(transaction.show(visit, "/consent"));
     }
     match parameters.get("action") {
@@ -93,21 +115,41 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
         }
         Some("switch") => {
             transaction.ticket.account = None;
-            Ok(if signed_in.len() > 1 { transaction.show(visit, "/select-account") } else { transaction.show_login_of_another(visit) })
+            Ok(if signed_in.len() > 1 {
+                transaction.show(visit, "/select-account")
+            } else {
+                transaction.show_login_of_another(visit)
+            })
         }
         Some("deny" | "cancel") => Ok(transaction.cancel(visit)),
         _ => Ok(transaction.show(visit, "/consent")),
     }
 }
 
-async fn earlier_consent(visit: &Visit, transaction: &Transaction, user_id: &str) -> Result<Option<Allowed>, Fault> {
+async fn earlier_consent(
+    visit: &Visit,
+    transaction: &Transaction,
+    user_id: &str,
+) -> Result<Option<Allowed>, Fault> {
     let (user_id, client_id) = (user_id.to_owned(), transaction.client.client_id.clone());
-    Ok(visit.state.store.read(move |conn| consents::find(conn, &user_id, &client_id)).await?)
+    Ok(visit
+        .state
+        .store
+        .read(move |conn| consents::find(conn, &user_id, &client_id))
+        .await?)
 }
 
-async fn remember(visit: &Visit, transaction: &Transaction, current: &SignedIn) -> Result<(), Fault> {
+async fn remember(
+    visit: &Visit,
+    transaction: &Transaction,
+    current: &SignedIn,
+) -> Result<(), Fault> {
     let needed = Allowed::needed(&transaction.request.scope, &transaction.request.claims);
-    let (user_id, client_id, now) = (current.user.id.clone(), transaction.client.client_id.clone(), visit.now);
+    let (user_id, client_id, now) = (
+        current.user.id.clone(),
+        transaction.client.client_id.clone(),
+        visit.now,
+    );
     visit
         .state
         .store
@@ -124,7 +166,12 @@ fn step(transaction: &Transaction, current: &SignedIn) -> String {
 }
 
 /// A row for each scope, and one for each claim that no scope of the request brings.
-fn rows(transaction: &Transaction, person: &Map<String, Value>, earlier: Option<&Allowed>, texts: &Texts) -> Vec<ConsentRow> {
+fn rows(
+    transaction: &Transaction,
+    person: &Map<String, Value>,
+    earlier: Option<&Allowed>,
+    texts: &Texts,
+) -> Vec<ConsentRow> {
     let request = &transaction.request;
     let mut rows = Vec::new();
     for token in request.scope.iter().filter(|token| *token != scope::OPENID) {
@@ -133,8 +180,17 @@ fn rows(transaction: &Transaction, person: &Map<String, Value>, earlier: Option<
         row.new = earlier.is_some_and(|earlier| !earlier.scope.contains(token));
         rows.push(row);
     }
-    let brought = |claim: &str| claims::BY_SCOPE.iter().any(|(scope, claims)| request.scope.contains(scope) && claims.contains(&claim));
-    for claim in request.claims.about_the_person().into_iter().filter(|claim| !brought(claim)) {
+    let brought = |claim: &str| {
+        claims::BY_SCOPE
+            .iter()
+            .any(|(scope, claims)| request.scope.contains(scope) && claims.contains(&claim))
+    };
+    for claim in request
+        .claims
+        .about_the_person()
+        .into_iter()
+        .filter(|claim| !brought(claim))
+    {
         let mut row = ConsentRow::for_claim(claim, texts);
         row.value = person.get(claim).and_then(shown);
         row.new = earlier.is_some_and(|earlier| !earlier.claims.iter().any(|known| known == claim));
@@ -145,18 +201,43 @@ fn rows(transaction: &Transaction, person: &Map<String, Value>, earlier: Option<
 
 fn value_of_scope(token: &str, person: &Map<String, Value>) -> Option<String> {
     let (_, names) = claims::BY_SCOPE.iter().find(|(scope, _)| *scope == token)?;
-    let told = |name: &&&str| !matches!(**name, "email_verified" | "phone_number_verified" | "updated_at");
-    let values: Vec<_> = names.iter().filter(told).filter_map(|name| person.get(*name).and_then(shown)).collect();
+    let told = |name: &&&str| {
+        !matches!(
+            **name,
+            "email_verified" | "phone_number_verified" | "updated_at"
+        )
+    };
+    let values: Vec<_> = names
+        .iter()
+        .filter(told)
+        .filter_map(|name| person.get(*name).and_then(shown))
+        .collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
 
 fn shown(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
-        Value::Array(values) => Some(values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty()),
+        Value::Array(values) => Some(
+            values
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(", "),
+        )
+        .filter(|text| !text.is_empty()),
         Value::Object(members) => {
-            let formatted = members.get("formatted").and_then(Value::as_str).map(str::to_owned);
-            Some(formatted.unwrap_or_else(|| members.values().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")))
+            let formatted = members
+                .get("formatted")
+                .and_then(Value::as_str)
+                .map(str::to_owned);
+            Some(formatted.unwrap_or_else(|| {
+                members
+                    .values()
+                    .filter_map(Value::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            }))
         }
         Value::Bool(_) | Value::Number(_) | Value::Null => None,
     }

@@ -60,22 +60,42 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     };
     let signed_in = visit.signed_in().await?;
     let account = match &purpose {
-        Purpose::App(transaction) => transaction.current(visit, &signed_in).filter(|current| !transaction.was_proved_by(&current.session)),
+        Purpose::App(transaction) => transaction
+            .current(visit, &signed_in)
+            .filter(|current| !transaction.was_proved_by(&current.session)),
         Purpose::Home => None,
     };
     // Who is signed in and still sees this page has to prove it again, unless another account is wanted.
     let again = account.filter(|_| parameters.get("other").is_none());
     let login = match &purpose {
-        Purpose::App(transaction) if again.is_none() => transaction.request.login_hint.clone().unwrap_or_default(),
-        _ => again.map(|current| current.user.email.clone()).unwrap_or_default(),
+        Purpose::App(transaction) if again.is_none() => {
+            transaction.request.login_hint.clone().unwrap_or_default()
+        }
+        _ => again
+            .map(|current| current.user.email.clone())
+            .unwrap_or_default(),
     };
     let problem = again.map(|_| SignInProblem::SignInAgain);
     let face = again.map(face_of);
-    Ok(page(visit, &purpose, Answer { status: StatusCode::OK, problem, login, account: face, remember: false }))
+    Ok(page(
+        visit,
+        &purpose,
+        Answer {
+            status: StatusCode::OK,
+            problem,
+            login,
+            account: face,
+            remember: false,
+        },
+    ))
 }
 
 /// Takes the form.
-pub(in crate::web) async fn submit(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+pub(in crate::web) async fn submit(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
     let mut visit = Visit::new(&request, &state);
     let parameters = match form::body(&request, payload).await {
         Ok(parameters) => parameters,
@@ -87,11 +107,22 @@ pub(in crate::web) async fn submit(request: HttpRequest, payload: web::Payload, 
 
 async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
     if parameters.repeated().is_some() || !csrf::is_same_origin(&visit.state, &visit.request) {
-        return Ok(error::page(visit, StatusCode::FORBIDDEN, ErrorKind::Forgery, About::default()));
+        return Ok(error::page(
+            visit,
+            StatusCode::FORBIDDEN,
+            ErrorKind::Forgery,
+            About::default(),
+        ));
     }
     let login = parameters.get("login").unwrap_or_default().to_owned();
     let remember = parameters.get("remember").is_some();
-    let refuse = |problem, status| Answer { status, problem: Some(problem), login: login.clone(), account: None, remember };
+    let refuse = |problem, status| Answer {
+        status,
+        problem: Some(problem),
+        login: login.clone(),
+        account: None,
+        remember,
+    };
 
     let purpose = match parameters.get("ticket") {
         None => Purpose::Home,
@@ -99,24 +130,45 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
             Opened::Valid(transaction) => Purpose::App(transaction),
             Opened::Expired { .. } => {
                 return Ok(match Transaction::renewed(visit, sealed).await? {
-                    Ok(fresh) => page(visit, &Purpose::App(Box::new(fresh)), refuse(SignInProblem::Expired, StatusCode::BAD_REQUEST)),
+                    Ok(fresh) => page(
+                        visit,
+                        &Purpose::App(Box::new(fresh)),
+                        refuse(SignInProblem::Expired, StatusCode::BAD_REQUEST),
+                    ),
                     Err(response) => response,
                 });
             }
             Opened::Unusable(response) => return Ok(response),
         },
     };
-    if !csrf::is_ours(&visit.state, visit.browser.id(), &purpose.step(), parameters.get("csrf")) {
-        return Ok(page(visit, &purpose, refuse(SignInProblem::Expired, StatusCode::BAD_REQUEST)));
+    if !csrf::is_ours(
+        &visit.state,
+        visit.browser.id(),
+        &purpose.step(),
+        parameters.get("csrf"),
+    ) {
+        return Ok(page(
+            visit,
+            &purpose,
+            refuse(SignInProblem::Expired, StatusCode::BAD_REQUEST),
+        ));
     }
     if let (Some("cancel"), Purpose::App(transaction)) = (parameters.get("action"), &purpose) {
         return Ok(transaction.cancel(visit));
     }
     if login.trim().is_empty() {
-        return Ok(page(visit, &purpose, refuse(SignInProblem::MissingLogin, StatusCode::BAD_REQUEST)));
+        return Ok(page(
+            visit,
+            &purpose,
+            refuse(SignInProblem::MissingLogin, StatusCode::BAD_REQUEST),
+        ));
     }
     let Some(typed) = parameters.get("password") else {
-        return Ok(page(visit, &purpose, refuse(SignInProblem::MissingPassword, StatusCode::BAD_REQUEST)));
+        return Ok(page(
+            visit,
+            &purpose,
+            refuse(SignInProblem::MissingPassword, StatusCode::BAD_REQUEST),
+        ));
     };
     let proved_for = match &purpose {
         Purpose::App(transaction) => Some(transaction.ticket.id.clone()),
@@ -124,17 +176,35 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
     };
     match prove(visit, &login, typed, remember, proved_for).await? {
         Attempt::SignedIn(signed_in) => welcome(visit, purpose, *signed_in).await,
-        Attempt::Mismatch => Ok(page(visit, &purpose, refuse(SignInProblem::Mismatch, StatusCode::BAD_REQUEST))),
+        Attempt::Mismatch => Ok(page(
+            visit,
+            &purpose,
+            refuse(SignInProblem::Mismatch, StatusCode::BAD_REQUEST),
+        )),
         Attempt::Slowed { until } => {
             let seconds = until.since(visit.now).as_secs().max(1);
-            let problem = SignInProblem::Slowed { minutes: seconds.div_ceil(60) };
-            let mut response = page(visit, &purpose, refuse(problem, StatusCode::TOO_MANY_REQUESTS));
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            let problem = SignInProblem::Slowed {
+                minutes: seconds.div_ceil(60),
+            };
+            let mut response = page(
+                visit,
+                &purpose,
+                refuse(problem, StatusCode::TOO_MANY_REQUESTS),
+            );
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             Ok(response)
         }
         Attempt::Busy => {
-            let mut response = page(visit, &purpose, refuse(SignInProblem::Busy, StatusCode::SERVICE_UNAVAILABLE));
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            let mut response = page(
+                visit,
+                &purpose,
+                refuse(SignInProblem::Busy, StatusCode::SERVICE_UNAVAILABLE),
+            );
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             Ok(response)
         }
     }
@@ -145,30 +215,56 @@ enum Attempt {
     SignedIn(Box<SignedIn>),
     /// One answer for an unknown account, a wrong password and a switched-off account.
     Mismatch,
-    Slowed { until: Timestamp },
+    Slowed {
+        until: Timestamp,
+    },
     Busy,
 }
 
 /// Counts, verifies, and only then takes the count back: parallel guesses can't slip past the counter.
-async fn prove(visit: &mut Visit, login: &str, typed: &str, remember: bool, proved_for: Option<String>) -> Result<Attempt, Fault> {
+async fn prove(
+    visit: &mut Visit,
+    login: &str,
+    typed: &str,
+    remember: bool,
+    proved_for: Option<String>,
+) -> Result<Attempt, Fault> {
     let state = visit.state.clone();
     let now = visit.now;
     let key = canonical_login(login);
     let user = {
         let key = key.clone();
-        state.store.read(move |conn| users::find_by_email(conn, &key)).await?
+        state
+            .store
+            .read(move |conn| users::find_by_email(conn, &key))
+            .await?
     };
-    let known_browser = user.as_ref().and_then(|user| visit.browser.known_for(&user.id)).map(str::to_owned);
+    let known_browser = user
+        .as_ref()
+        .and_then(|user| visit.browser.known_for(&user.id))
+        .map(str::to_owned);
     let address = client_ip(&visit.request, &state.config.trusted_proxies);
     let limits = state.throttle_limits();
-    let buckets = throttle::buckets(&state.root, &limits, &key, known_browser.as_deref(), address);
+    let buckets = throttle::buckets(
+        &state.root,
+        &limits,
+        &key,
+        known_browser.as_deref(),
+        address,
+    );
 
     let counted = {
         let buckets = buckets.clone();
-        state.store.write(move |tx| count(tx, &buckets, limits.window, now)).await?
+        state
+            .store
+            .write(move |tx| count(tx, &buckets, limits.window, now))
+            .await?
     };
     if let Err(until) = counted {
-        tracing::warn!(known_browser = known_browser.is_some(), "sign-in slowed after too many failures");
+        tracing::warn!(
+            known_browser = known_browser.is_some(),
+            "sign-in slowed after too many failures"
+        );
         return Ok(Attempt::Slowed { until });
     }
     let verified = match verify(&state, typed, user.as_ref()).await? {
@@ -184,7 +280,9 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, remember: bool, prov
         return Ok(Attempt::Mismatch);
     };
     let opened = open_session(visit, &user, verified, buckets, remember, proved_for).await?;
-    Ok(opened.map_or(Attempt::Mismatch, |signed_in| Attempt::SignedIn(Box::new(signed_in))))
+    Ok(opened.map_or(Attempt::Mismatch, |signed_in| {
+        Attempt::SignedIn(Box::new(signed_in))
+    }))
 }
 
 /// A right password; `stronger` replaces a hash that was made with less than today's settings.
@@ -193,11 +291,16 @@ struct Verified {
 }
 
 /// Outer `None`: the queue is full. Inner `None`: no match. An account that doesn't exist costs the same time.
-async fn verify(state: &AppState, typed: &str, user: Option<&User>) -> Result<Option<Option<Verified>>, Fault> {
+async fn verify(
+    state: &AppState,
+    typed: &str,
+    user: Option<&User>,
+) -> Result<Option<Option<Verified>>, Fault> {
     let settings = state.hash_settings;
     let stored = match user.and_then(|user| user.password_hash.clone()) {
         Some(stored) => stored,
-        None => password::dummy_hash(&settings).map_err(|_settings| Fault::Other("the hash settings are out of range"))?,
+        None => password::dummy_hash(&settings)
+            .map_err(|_settings| Fault::Other("the hash settings are out of range"))?,
     };
     let Ok(password) = Password::parse(typed) else {
         // Nobody has such a password, and that is no secret.
@@ -205,10 +308,16 @@ async fn verify(state: &AppState, typed: &str, user: Option<&User>) -> Result<Op
     };
     let job = move || {
         let verification = password::verify(&password, &stored, &settings)?;
-        let stronger = if verification.needs_rehash { Some(password::hash(&password, random::bytes(), &settings)?) } else { None };
+        let stronger = if verification.needs_rehash {
+            Some(password::hash(&password, random::bytes(), &settings)?)
+        } else {
+            None
+        };
         Ok::<_, password::HashError>(verification.matches.then_some(Verified { stronger }))
     };
-    let Ok(answer) = state.hashing.submit(job) else { return Ok(None) };
+    let Ok(answer) = state.hashing.submit(job) else {
+        return Ok(None);
+    };
     match answer.await {
         Ok(Ok(verified)) => Ok(Some(verified)),
         Ok(Err(error)) => {
@@ -229,29 +338,44 @@ async fn open_session(
     proved_for: Option<String>,
 ) -> Result<Option<SignedIn>, Fault> {
     let now = visit.now;
-    let earlier = visit.signed_in().await?.into_iter().find(|other| other.user.id == user.id);
+    let earlier = visit
+        .signed_in()
+        .await?
+        .into_iter()
+        .find(|other| other.user.id == user.id);
     let token = random::token();
     let session = Session {
-        id: earlier.as_ref().map_or_else(random::id, |earlier| earlier.session.id.clone()),
+        id: earlier
+            .as_ref()
+            .map_or_else(random::id, |earlier| earlier.session.id.clone()),
         user_id: user.id.clone(),
         auth_time: now,
         proved_for,
         acr: acr::ONE_FACTOR.to_owned(),
         amr: vec![acr::PASSWORD.to_owned()],
         remembered: remember,
-        created_at: earlier.as_ref().map_or(now, |earlier| earlier.session.created_at),
+        created_at: earlier
+            .as_ref()
+            .map_or(now, |earlier| earlier.session.created_at),
         last_seen_at: now,
         ended_at: None,
     };
     let written = {
-        let (session, hash, user, is_earlier) = (session.clone(), TokenHash::of(&token), user.clone(), earlier.is_some());
+        let (session, hash, user, is_earlier) = (
+            session.clone(),
+            TokenHash::of(&token),
+            user.clone(),
+            earlier.is_some(),
+        );
         visit
             .state
             .store
             .write(move |tx| {
                 take_back(tx, &buckets)?;
                 // The password may have been changed, or the account switched off, while this one was being verified.
-                let current = users::find(tx, &user.id)?.filter(|current| !current.disabled && current.password_hash == user.password_hash);
+                let current = users::find(tx, &user.id)?.filter(|current| {
+                    !current.disabled && current.password_hash == user.password_hash
+                });
                 if current.is_none() {
                     return Ok(false);
                 }
@@ -271,13 +395,25 @@ async fn open_session(
     if !written {
         return Ok(None);
     }
-    visit.browser.signed_in(token.clone(), earlier.as_ref().map(|earlier| earlier.token.as_str()), &user.id);
+    visit.browser.signed_in(
+        token.clone(),
+        earlier.as_ref().map(|earlier| earlier.token.as_str()),
+        &user.id,
+    );
     tracing::info!(user.id = %user.id, session.id = %session.id, "signed in");
-    Ok(Some(SignedIn { token, session, user: user.clone() }))
+    Ok(Some(SignedIn {
+        token,
+        session,
+        user: user.clone(),
+    }))
 }
 
 /// On to what the sign-in was for.
-async fn welcome(visit: &mut Visit, purpose: Purpose, signed_in: SignedIn) -> Result<HttpResponse, Fault> {
+async fn welcome(
+    visit: &mut Visit,
+    purpose: Purpose,
+    signed_in: SignedIn,
+) -> Result<HttpResponse, Fault> {
     let remembered = signed_in.session.remembered;
     let mut response = match purpose {
         Purpose::App(mut transaction) => {
@@ -307,7 +443,9 @@ fn count(
 }
 
 fn take_back(tx: &mut AnyConnection, buckets: &[(Bucket, u32)]) -> Result<(), StoreError> {
-    buckets.iter().try_for_each(|(bucket, _)| throttles::take_back(tx, bucket))
+    buckets
+        .iter()
+        .try_for_each(|(bucket, _)| throttles::take_back(tx, bucket))
 }
 
 struct Answer {
@@ -321,9 +459,11 @@ struct Answer {
 fn page(visit: &mut Visit, purpose: &Purpose, answer: Answer) -> HttpResponse {
     let browser_id = visit.browser.id_or_new();
     let (frame, app, ticket) = match purpose {
-        Purpose::App(transaction) => {
-            (transaction.page(visit), Some(transaction.face()), transaction.ticket.seal(&visit.state, &browser_id))
-        }
+        Purpose::App(transaction) => (
+            transaction.page(visit),
+            Some(transaction.face()),
+            transaction.ticket.seal(&visit.state, &browser_id),
+        ),
         Purpose::Home => (visit.page(), None, String::new()),
     };
     let page = SignIn {
@@ -344,6 +484,10 @@ fn page(visit: &mut Visit, purpose: &Purpose, answer: Answer) -> HttpResponse {
 }
 
 fn face_of(signed_in: &SignedIn) -> AccountFace {
-    let name = signed_in.user.claims.get("name").and_then(|name| name.as_str());
+    let name = signed_in
+        .user
+        .claims
+        .get("name")
+        .and_then(|name| name.as_str());
     AccountFace::new(name, &signed_in.user.email)
 }

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use crate::identity::session::Session;
-use crate::protocol::authorization_request::{self, AuthorizationError, AuthorizationRequest, PageError, ValidatedRedirect};
+use crate::protocol::authorization_request::{
+    self, AuthorizationError, AuthorizationRequest, PageError, ValidatedRedirect,
+};
 use crate::protocol::authorization_response::{self, AuthorizationResponse};
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::error::{ErrorCode, OAuthError, login_required};
@@ -59,14 +61,21 @@ pub(in crate::web) struct Transaction {
 pub(in crate::web) enum Opened {
     Valid(Box<Transaction>),
     /// Ours, but too old; `restart` begins the same request again.
-    Expired { restart: String },
+    Expired {
+        restart: String,
+    },
     /// There is nothing to go on with; the answer says so.
     Unusable(HttpResponse),
 }
 
 impl Ticket {
     fn new(parameters: &Parameters, now: Timestamp) -> Self {
-        Self { id: random::id(), query: parameters.to_query(), issued_at: now, account: None }
+        Self {
+            id: random::id(),
+            query: parameters.to_query(),
+            issued_at: now,
+            account: None,
+        }
     }
 
     /// The form that travels.
@@ -83,9 +92,14 @@ impl Ticket {
 
 impl Transaction {
     /// A new request, straight from an app.
-    pub(in crate::web) async fn begin(visit: &mut Visit, parameters: &Parameters) -> Result<Result<Self, HttpResponse>, Fault> {
+    pub(in crate::web) async fn begin(
+        visit: &mut Visit,
+        parameters: &Parameters,
+    ) -> Result<Result<Self, HttpResponse>, Fault> {
         if parameters.to_query().len() > LONGEST_REQUEST {
-            let error = crate::protocol::error::invalid_request("the request is longer than 8000 characters");
+            let error = crate::protocol::error::invalid_request(
+                "the request is longer than 8000 characters",
+            );
             return Ok(Err(show_page(visit, &PageError::Client(error), None)));
         }
         let ticket = Ticket::new(parameters, visit.now);
@@ -93,16 +107,28 @@ impl Transaction {
     }
 
     /// The request that a form or a link brings back.
-    pub(in crate::web) async fn open(visit: &mut Visit, sealed: Option<&str>) -> Result<Opened, Fault> {
+    pub(in crate::web) async fn open(
+        visit: &mut Visit,
+        sealed: Option<&str>,
+    ) -> Result<Opened, Fault> {
         let Some(ticket) = Ticket::open(&visit.state, visit.browser.id(), sealed) else {
-            let response = error::page(visit, StatusCode::BAD_REQUEST, ErrorKind::Forgery, About::default());
+            let response = error::page(
+                visit,
+                StatusCode::BAD_REQUEST,
+                ErrorKind::Forgery,
+                About::default(),
+            );
             return Ok(Opened::Unusable(response));
         };
         if visit.now.since(ticket.issued_at) >= LIFETIME {
-            return Ok(Opened::Expired { restart: format!("{}/authorize?{}", visit.state.base(), ticket.query) });
+            return Ok(Opened::Expired {
+                restart: format!("{}/authorize?{}", visit.state.base(), ticket.query),
+            });
         }
         let Ok(parameters) = Parameters::parse(ticket.query.as_bytes()) else {
-            return Err(Fault::Other("a sealed ticket holds parameters that can't be read"));
+            return Err(Fault::Other(
+                "a sealed ticket holds parameters that can't be read",
+            ));
         };
         Ok(match judge(visit, ticket, &parameters).await? {
             Ok(transaction) => Opened::Valid(Box::new(transaction)),
@@ -111,12 +137,22 @@ impl Transaction {
     }
 
     /// The same request in a fresh ticket, for a page that lay open too long.
-    pub(in crate::web) async fn renewed(visit: &mut Visit, sealed: Option<&str>) -> Result<Result<Self, HttpResponse>, Fault> {
+    pub(in crate::web) async fn renewed(
+        visit: &mut Visit,
+        sealed: Option<&str>,
+    ) -> Result<Result<Self, HttpResponse>, Fault> {
         let Some(old) = Ticket::open(&visit.state, visit.browser.id(), sealed) else {
-            return Ok(Err(error::page(visit, StatusCode::BAD_REQUEST, ErrorKind::Forgery, About::default())));
+            return Ok(Err(error::page(
+                visit,
+                StatusCode::BAD_REQUEST,
+                ErrorKind::Forgery,
+                About::default(),
+            )));
         };
         let Ok(parameters) = Parameters::parse(old.query.as_bytes()) else {
-            return Err(Fault::Other("a sealed ticket holds parameters that can't be read"));
+            return Err(Fault::Other(
+                "a sealed ticket holds parameters that can't be read",
+            ));
         };
         let ticket = Ticket::new(&parameters, visit.now);
         judge(visit, ticket, &parameters).await
@@ -132,19 +168,30 @@ impl Transaction {
 
     /// How the app looks to the person.
     pub(in crate::web) fn face(&self) -> AppFace {
-        AppFace::new(self.client.display_name(), &RedirectUri::shown_host(self.request.redirect.uri()))
+        AppFace::new(
+            self.client.display_name(),
+            &RedirectUri::shown_host(self.request.redirect.uri()),
+        )
     }
 
     /// The sign-in that this request is about, if the browser shows it.
-    pub(in crate::web) fn current<'a>(&self, visit: &Visit, signed_in: &'a [SignedIn]) -> Option<&'a SignedIn> {
+    pub(in crate::web) fn current<'a>(
+        &self,
+        visit: &Visit,
+        signed_in: &'a [SignedIn],
+    ) -> Option<&'a SignedIn> {
         if let Some(chosen) = &self.ticket.account {
             return signed_in.iter().find(|other| other.session.id == *chosen);
         }
         let wanted = match self.hint(visit) {
             Hint::Subject(subject) => Some(subject),
-            Hint::Absent | Hint::Unreadable => self.request.claims.demanded_subject().map(str::to_owned),
+            Hint::Absent | Hint::Unreadable => {
+                self.request.claims.demanded_subject().map(str::to_owned)
+            }
         };
-        wanted.and_then(|subject| signed_in.iter().find(|other| other.user.id == subject)).or_else(|| signed_in.first())
+        wanted
+            .and_then(|subject| signed_in.iter().find(|other| other.user.id == subject))
+            .or_else(|| signed_in.first())
     }
 
     /// Whether a sign-in was made for this very request.
@@ -153,7 +200,12 @@ impl Transaction {
     }
 
     /// Goes one step on: to the next page, or to the app.
-    pub(in crate::web) async fn advance(&self, visit: &mut Visit, signed_in: &[SignedIn], consent_given: bool) -> Result<HttpResponse, Fault> {
+    pub(in crate::web) async fn advance(
+        &self,
+        visit: &mut Visit,
+        signed_in: &[SignedIn],
+        consent_given: bool,
+    ) -> Result<HttpResponse, Fault> {
         let current = self.current(visit, signed_in).cloned();
         let login = current.as_ref().map(|current| Login {
             subject: current.user.id.clone(),
@@ -163,7 +215,11 @@ impl Transaction {
         let consent = match &login {
             Some(login) => {
                 let (subject, client_id) = (login.subject.clone(), self.client.client_id.clone());
-                visit.state.store.read(move |conn| consents::find(conn, &subject, &client_id)).await?
+                visit
+                    .state
+                    .store
+                    .read(move |conn| consents::find(conn, &subject, &client_id))
+                    .await?
             }
             None => None,
         };
@@ -182,19 +238,28 @@ impl Transaction {
             (Step::Issue, Some(current)) => self.issue(visit, &current).await,
             (Step::Consent, Some(_)) => Ok(self.show(visit, "/consent")),
             (Step::ChooseAccount, _) => Ok(self.show(visit, "/select-account")),
-            (Step::Login, _) | (Step::Issue | Step::Consent, None) => Ok(self.show(visit, "/login")),
+            (Step::Login, _) | (Step::Issue | Step::Consent, None) => {
+                Ok(self.show(visit, "/login"))
+            }
         }
     }
 
     /// Sends an error to the app.
     pub(in crate::web) fn refuse(&self, visit: &Visit, error: &OAuthError) -> HttpResponse {
         tracing::info!(client.id = %self.client.client_id, error = error.code.as_str(), "authorization request refused");
-        respond(visit, Some(self.face()), authorization_response::failure(&self.request.redirect, error, visit.state.issuer()))
+        respond(
+            visit,
+            Some(self.face()),
+            authorization_response::failure(&self.request.redirect, error, visit.state.issuer()),
+        )
     }
 
     /// The person does not want to.
     pub(in crate::web) fn cancel(&self, visit: &Visit) -> HttpResponse {
-        self.refuse(visit, &OAuthError::new(ErrorCode::AccessDenied, "the person cancelled"))
+        self.refuse(
+            visit,
+            &OAuthError::new(ErrorCode::AccessDenied, "the person cancelled"),
+        )
     }
 
     /// To the sign-in page for another account than those that are signed in.
@@ -207,7 +272,10 @@ impl Transaction {
         let browser_id = visit.browser.id_or_new();
         let ticket = self.ticket.seal(&visit.state, &browser_id);
         let separator = if path.contains('?') { '&' } else { '?' };
-        let mut response = see_other(&format!("{}{path}{separator}ticket={ticket}", visit.state.base()));
+        let mut response = see_other(&format!(
+            "{}{path}{separator}ticket={ticket}",
+            visit.state.base()
+        ));
         browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
         response
     }
@@ -226,7 +294,11 @@ impl Transaction {
             claims: self.request.claims.clone(),
             created_at: now,
         };
-        let lifetime = self.client.tokens.code.unwrap_or(visit.state.config.tokens.code);
+        let lifetime = self
+            .client
+            .tokens
+            .code
+            .unwrap_or(visit.state.config.tokens.code);
         let issued = IssuedCode {
             grant_id: grant.id.clone(),
             client_id: self.client.client_id.clone(),
@@ -240,15 +312,19 @@ impl Transaction {
             expires_at: now.plus(lifetime),
             consumed_at: None,
         };
-        let touch = current.session.should_be_touched(&visit.state.session_lifetimes(), now);
+        let touch = current
+            .session
+            .should_be_touched(&visit.state.session_lifetimes(), now);
         let token = TokenHash::of(&current.token);
         let written = visit
             .state
             .store
             .write(move |tx| {
                 // Again, and inside the transaction: a sign-out or a switched-off account that was acknowledged counts.
-                let is_enabled = users::find(tx, &grant.subject)?.is_some_and(|user| !user.disabled);
-                let is_open = sessions::find_by_token(tx, &token)?.is_some_and(|session| session.ended_at.is_none());
+                let is_enabled =
+                    users::find(tx, &grant.subject)?.is_some_and(|user| !user.disabled);
+                let is_open = sessions::find_by_token(tx, &token)?
+                    .is_some_and(|session| session.ended_at.is_none());
                 if !is_enabled || !is_open {
                     return Ok(false);
                 }
@@ -263,34 +339,64 @@ impl Transaction {
         if !written {
             return Ok(self.refuse(visit, &login_required("the sign-in has ended")));
         }
-        visit.request.extensions_mut().insert(LoggedUser(current.user.id.clone()));
-        Ok(respond(visit, Some(self.face()), authorization_response::success(&self.request.redirect, &code, visit.state.issuer())))
+        visit
+            .request
+            .extensions_mut()
+            .insert(LoggedUser(current.user.id.clone()));
+        Ok(respond(
+            visit,
+            Some(self.face()),
+            authorization_response::success(&self.request.redirect, &code, visit.state.issuer()),
+        ))
     }
 
     fn hint(&self, visit: &Visit) -> Hint {
-        let Some(token) = &self.request.id_token_hint else { return Hint::Absent };
+        let Some(token) = &self.request.id_token_hint else {
+            return Hint::Absent;
+        };
         let claims = visit.state.keys.load().verify_id_token(token);
-        let text = |name: &str| claims.as_ref().and_then(|claims| claims.get(name)?.as_str().map(str::to_owned));
+        let text = |name: &str| {
+            claims
+                .as_ref()
+                .and_then(|claims| claims.get(name)?.as_str().map(str::to_owned))
+        };
         match (text("iss"), text("sub")) {
-            (Some(issuer), Some(subject)) if issuer == visit.state.issuer() => Hint::Subject(subject),
+            (Some(issuer), Some(subject)) if issuer == visit.state.issuer() => {
+                Hint::Subject(subject)
+            }
             _ => Hint::Unreadable,
         }
     }
 }
 
-async fn judge(visit: &mut Visit, ticket: Ticket, parameters: &Parameters) -> Result<Result<Transaction, HttpResponse>, Fault> {
+async fn judge(
+    visit: &mut Visit,
+    ticket: Ticket,
+    parameters: &Parameters,
+) -> Result<Result<Transaction, HttpResponse>, Fault> {
     let client_id = match authorization_request::client_id(parameters) {
         Ok(client_id) => client_id,
         Err(error) => return Ok(Err(deliver(visit, error, None))),
     };
     let Some(client) = find_client(&visit.state, &client_id).await? else {
-        return Ok(Err(deliver(visit, authorization_request::unknown_client(), None)));
+        return Ok(Err(deliver(
+            visit,
+            authorization_request::unknown_client(),
+            None,
+        )));
     };
-    visit.request.extensions_mut().insert(LoggedClient(client_id.as_str().to_owned()));
+    visit
+        .request
+        .extensions_mut()
+        .insert(LoggedClient(client_id.as_str().to_owned()));
     match authorization_request::validate(parameters, &client) {
         Ok(request) => {
             visit.prefer_language(request.ui_locales.as_deref());
-            Ok(Ok(Transaction { ticket, request, client }))
+            Ok(Ok(Transaction {
+                ticket,
+                request,
+                client,
+            }))
         }
         Err(error) => Ok(Err(deliver(visit, error, Some(&client)))),
     }
@@ -298,7 +404,10 @@ async fn judge(visit: &mut Visit, ticket: Ticket, parameters: &Parameters) -> Re
 
 async fn find_client(state: &AppState, id: &ClientId) -> Result<Option<Client>, Fault> {
     let id = id.clone();
-    Ok(state.store.read(move |conn| clients::find(conn, &id)).await?)
+    Ok(state
+        .store
+        .read(move |conn| clients::find(conn, &id))
+        .await?)
 }
 
 /// Answers a request that was refused: on a page, or at the app's own validated address.
@@ -306,44 +415,94 @@ fn deliver(visit: &Visit, error: AuthorizationError, client: Option<&Client>) ->
     match error {
         AuthorizationError::ShowPage(error) => show_page(visit, &error, client),
         AuthorizationError::Redirect(redirect, error) => {
-            tracing::info!(error = error.code.as_str(), reason = error.description(), "authorization request refused");
+            tracing::info!(
+                error = error.code.as_str(),
+                reason = error.description(),
+                "authorization request refused"
+            );
             let app = client.map(|client| face(client, &redirect));
-            respond(visit, app, authorization_response::failure(&redirect, &error, visit.state.issuer()))
+            respond(
+                visit,
+                app,
+                authorization_response::failure(&redirect, &error, visit.state.issuer()),
+            )
         }
     }
 }
 
 fn face(client: &Client, redirect: &ValidatedRedirect) -> AppFace {
-    AppFace::new(client.display_name(), &RedirectUri::shown_host(redirect.uri()))
+    AppFace::new(
+        client.display_name(),
+        &RedirectUri::shown_host(redirect.uri()),
+    )
 }
 
 fn show_page(visit: &Visit, error: &PageError, client: Option<&Client>) -> HttpResponse {
     let texts = visit.texts();
-    let detail = |label: &str, value: Compared| Detail { label: texts.get(label), value };
+    let detail = |label: &str, value: Compared| Detail {
+        label: texts.get(label),
+        value,
+    };
     let (kind, error, mut details) = match error {
         PageError::Client(error) => (ErrorKind::UnknownClient, error, Vec::new()),
-        PageError::RedirectUri { error, received, differs_at } => {
+        PageError::RedirectUri {
+            error,
+            received,
+            differs_at,
+        } => {
             let value = received.as_ref().map(|uri| {
                 let (same_start, differs) = uri.split_at_checked(*differs_at).unwrap_or((uri, ""));
-                Compared { same_start: same_start.to_owned(), differs: differs.to_owned(), same_end: String::new() }
+                Compared {
+                    same_start: same_start.to_owned(),
+                    differs: differs.to_owned(),
+                    same_end: String::new(),
+                }
             });
-            let details = value.into_iter().map(|value| detail("error-detail-redirect-uri", value)).collect();
+            let details = value
+                .into_iter()
+                .map(|value| detail("error-detail-redirect-uri", value))
+                .collect();
             (ErrorKind::RedirectUri, error, details)
         }
     };
-    tracing::info!(reason = error.description(), "authorization request refused on a page");
-    details.push(detail("error-detail-reason", Compared::plain(error.description())));
+    tracing::info!(
+        reason = error.description(),
+        "authorization request refused on a page"
+    );
+    details.push(detail(
+        "error-detail-reason",
+        Compared::plain(error.description()),
+    ));
     let back = client.and_then(|client| Some((client, client.client_uri.as_ref()?)));
-    let action = back.map(|(client, uri)| Link { label: texts.with("error-back-to-app", "app", client.display_name()), href: uri.clone() });
-    error::page(visit, StatusCode::BAD_REQUEST, kind, About { code: Some(error.code), details, action })
+    let action = back.map(|(client, uri)| Link {
+        label: texts.with("error-back-to-app", "app", client.display_name()),
+        href: uri.clone(),
+    });
+    error::page(
+        visit,
+        StatusCode::BAD_REQUEST,
+        kind,
+        About {
+            code: Some(error.code),
+            details,
+            action,
+        },
+    )
 }
 
 fn respond(visit: &Visit, app: Option<AppFace>, response: AuthorizationResponse) -> HttpResponse {
     match response {
         AuthorizationResponse::Redirect(location) => see_other(&location),
         AuthorizationResponse::FormPost { action, fields } => {
-            let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            html(StatusCode::OK, &FormPost::new(visit.page(), app, action, fields), PageKind::CarriesCode)
+            let fields = fields
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect();
+            html(
+                StatusCode::OK,
+                &FormPost::new(visit.page(), app, action, fields),
+                PageKind::CarriesCode,
+            )
         }
     }
 }

@@ -32,28 +32,57 @@ async fn begin(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRespons
 }
 
 /// The same in a form. It comes from the app's site, so our `SameSite=Lax` cookies are not with it: the 303 fetches them.
-pub(in crate::web) async fn post(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+pub(in crate::web) async fn post(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
     let visit = Visit::new(&request, &state);
     let body = match form::body(&request, payload).await {
         Ok(parameters) => parameters.to_query(),
         Err(refused) => return error::refused_form(&visit, refused),
     };
     // Query and body are one request: what comes in both is repeated.
-    let both = [request.query_string(), &body].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&");
+    let both = [request.query_string(), &body]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("&");
     if both.len() > LONGEST_REQUEST {
-        return error::page(&visit, StatusCode::BAD_REQUEST, ErrorKind::Request, reason(&visit, "the request is longer than 8000 characters"));
+        return error::page(
+            &visit,
+            StatusCode::BAD_REQUEST,
+            ErrorKind::Request,
+            reason(&visit, "the request is longer than 8000 characters"),
+        );
     }
     match Parameters::parse(both.as_bytes()) {
-        Ok(parameters) => see_other(&format!("{}/authorize?{}", state.base(), parameters.to_query())),
+        Ok(parameters) => see_other(&format!(
+            "{}/authorize?{}",
+            state.base(),
+            parameters.to_query()
+        )),
         Err(malformed) => refuse(&visit, malformed),
     }
 }
 
 fn refuse(visit: &Visit, malformed: Malformed) -> HttpResponse {
-    error::page(visit, StatusCode::BAD_REQUEST, ErrorKind::Request, reason(visit, malformed.description()))
+    error::page(
+        visit,
+        StatusCode::BAD_REQUEST,
+        ErrorKind::Request,
+        reason(visit, malformed.description()),
+    )
 }
 
 fn reason(visit: &Visit, text: &str) -> About {
-    let detail = Detail { label: visit.texts().get("error-detail-reason"), value: Compared::plain(text) };
-    About { code: Some(ErrorCode::InvalidRequest), details: vec![detail], action: None }
+    let detail = Detail {
+        label: visit.texts().get("error-detail-reason"),
+        value: Compared::plain(text),
+    };
+    About {
+        code: Some(ErrorCode::InvalidRequest),
+        details: vec![detail],
+        action: None,
+    }
 }

@@ -21,19 +21,48 @@ pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState
         userinfo: state.url(routes::USERINFO),
         jwks: state.url(routes::JWKS),
     };
-    let languages: Vec<_> = Language::ALL.iter().map(|language| language.code()).collect();
-    let body = document(state.issuer(), &endpoints, &state.config.keys.algorithms, &languages).to_string();
-    let etag = TokenHash::of(&body).as_bytes().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let languages: Vec<_> = Language::ALL
+        .iter()
+        .map(|language| language.code())
+        .collect();
+    let body = document(
+        state.issuer(),
+        &endpoints,
+        &state.config.keys.algorithms,
+        &languages,
+    )
+    .to_string();
+    let etag = TokenHash::of(&body)
+        .as_bytes()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
     public_document(&request, body, &etag, CACHE)
 }
 
 /// A JSON document that anyone may read and keep, or the word that the kept one is still good.
-pub(in crate::web) fn public_document(request: &HttpRequest, body: String, etag: &str, cache: &'static str) -> HttpResponse {
+pub(in crate::web) fn public_document(
+    request: &HttpRequest,
+    body: String,
+    etag: &str,
+    cache: &'static str,
+) -> HttpResponse {
     let etag = format!("\"{etag}\"");
-    let known = request.headers().get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let known = request
+        .headers()
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok());
     // A compressing proxy marks the tag as weak; it still means the same document.
-    let is_known = known.is_some_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag));
-    let mut response = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let is_known = known.is_some_and(|tags| {
+        tags.split(',')
+            .any(|tag| tag.trim().trim_start_matches("W/") == etag)
+    });
+    let mut response = if is_known {
+        HttpResponse::NotModified()
+    } else {
+        HttpResponse::Ok()
+    };
     let mut response = response
         .insert_header((header::CACHE_CONTROL, cache))
         .insert_header((header::ETAG, etag))

@@ -30,16 +30,37 @@ pub(in crate::web) async fn get(request: HttpRequest, state: web::Data<AppState>
 }
 
 /// The token in the header or in the form (RFC 6750 §2.2).
-pub(in crate::web) async fn post(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+pub(in crate::web) async fn post(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
     let has_body = request.headers().contains_key(header::CONTENT_TYPE);
-    let presented = match if has_body { form::body(&request, payload).await.map(Some) } else { Ok(None) } {
-        Ok(parameters) => match parameters.as_ref().and_then(|parameters| parameters.repeated()) {
+    let presented = match if has_body {
+        form::body(&request, payload).await.map(Some)
+    } else {
+        Ok(None)
+    } {
+        Ok(parameters) => match parameters
+            .as_ref()
+            .and_then(|parameters| parameters.repeated())
+        {
             Some(_) => Err(invalid_request("a parameter was sent more than once")),
-            None => presented(&request, parameters.as_ref().and_then(|parameters| parameters.get("access_token"))),
+            None => presented(
+                &request,
+                parameters
+                    .as_ref()
+                    .and_then(|parameters| parameters.get("access_token")),
+            ),
         },
         // A body of another kind carries no token; the header may.
         Err(form::Refused::ContentType) => presented(&request, None),
-        Err(refused) => return error::json_with(error::status_of(refused), &invalid_request(refused.description())),
+        Err(refused) => {
+            return error::json_with(
+                error::status_of(refused),
+                &invalid_request(refused.description()),
+            );
+        }
     };
     answer(&request, &state, presented).await
 }
@@ -51,27 +72,46 @@ fn presented(request: &HttpRequest, in_form: Option<&str>) -> Result<Presented, 
     if headers.next().is_some() || header.is_some() && in_form.is_some() {
         return Err(invalid_request("the access token was sent more than once"));
     }
-    if form::query(request).is_ok_and(|query| query.get("access_token").is_some() || query.is_repeated("access_token")) {
-        return Err(invalid_request("an access token in the query is not accepted"));
+    if form::query(request)
+        .is_ok_and(|query| query.get("access_token").is_some() || query.is_repeated("access_token"))
+    {
+        return Err(invalid_request(
+            "an access token in the query is not accepted",
+        ));
     }
     let token = match header {
-        Some(value) => Some(value.to_str().map_err(|_not_ascii| invalid_request("the Authorization header is not ASCII"))),
+        Some(value) => Some(
+            value
+                .to_str()
+                .map_err(|_not_ascii| invalid_request("the Authorization header is not ASCII")),
+        ),
         None => None,
     };
     match (token.transpose()?, in_form) {
-        (Some(value), _) => Ok(Presented::Token(TokenHash::of(access_token::from_authorization_header(value)?))),
+        (Some(value), _) => Ok(Presented::Token(TokenHash::of(
+            access_token::from_authorization_header(value)?,
+        ))),
         (None, Some(token)) => Ok(Presented::Token(TokenHash::of(token))),
         (None, None) => Ok(Presented::Nothing),
     }
 }
 
-async fn answer(request: &HttpRequest, state: &AppState, presented: Result<Presented, OAuthError>) -> HttpResponse {
+async fn answer(
+    request: &HttpRequest,
+    state: &AppState,
+    presented: Result<Presented, OAuthError>,
+) -> HttpResponse {
     let token = match presented {
         Ok(Presented::Token(token)) => token,
         // No error code when nothing was presented (RFC 6750 §3.1).
         Ok(Presented::Nothing) => {
-            let mut response = error::json_with(StatusCode::UNAUTHORIZED, &OAuthError::new(ErrorCode::InvalidToken, "an access token is needed"));
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let mut response = error::json_with(
+                StatusCode::UNAUTHORIZED,
+                &OAuthError::new(ErrorCode::InvalidToken, "an access token is needed"),
+            );
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             cors::allow_client(request, &mut response, None);
             return response;
         }
@@ -95,14 +135,18 @@ async fn tell(request: &HttpRequest, state: &AppState, token: TokenHash) -> Resu
     let found = state
         .store
         .read(move |conn| {
-            let Some((token, grant)) = access_tokens::find(conn, &token)? else { return Ok(None) };
+            let Some((token, grant)) = access_tokens::find(conn, &token)? else {
+                return Ok(None);
+            };
             let client = clients::find(conn, &grant.client_id)?;
             let user = users::find(conn, &grant.subject)?;
             Ok(Some((token, grant, client, user)))
         })
         .await?;
     let (token, rest) = match found {
-        Some((token, grant, Some(client), Some(user))) => (Some(token), Some((grant, client, user))),
+        Some((token, grant, Some(client), Some(user))) => {
+            (Some(token), Some((grant, client, user)))
+        }
         // A client that was switched off has no tokens any more.
         _ => (None, None),
     };
@@ -110,21 +154,33 @@ async fn tell(request: &HttpRequest, state: &AppState, token: TokenHash) -> Resu
     if let Err(refusal) = access_token::check_for_userinfo(token.as_ref(), now) {
         return Ok((client, Err(refusal)));
     }
-    let Some((grant, client, user)) = rest else { unreachable!("a token that passed the check was found with its grant") };
-    request.extensions_mut().insert(LoggedClient(client.client_id.as_str().to_owned()));
+    let Some((grant, client, user)) = rest else {
+        unreachable!("a token that passed the check was found with its grant")
+    };
+    request
+        .extensions_mut()
+        .insert(LoggedClient(client.client_id.as_str().to_owned()));
     request.extensions_mut().insert(LoggedUser(user.id.clone()));
     let mut answer = claims::select(&user.all_claims(), &grant.scope, &grant.claims.userinfo);
     answer.insert("sub".to_owned(), json!(user.id));
-    let response = HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(answer);
+    let response = HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(answer);
     Ok((Some(client), Ok(response)))
 }
 
 /// RFC 6750 §3: the reason in the header, and for programs in the body too.
 fn refuse(request: &HttpRequest, refusal: &OAuthError, client: Option<&Client>) -> HttpResponse {
     let mut response = error::oauth_json(refusal, false);
-    let challenge = format!("Bearer error=\"{}\", error_description=\"{}\"", refusal.code.as_str(), refusal.description());
+    let challenge = format!(
+        "Bearer error=\"{}\", error_description=\"{}\"",
+        refusal.code.as_str(),
+        refusal.description()
+    );
     if let Ok(value) = HeaderValue::from_str(&challenge) {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, value);
     }
     cors::allow_client(request, &mut response, client);
     response

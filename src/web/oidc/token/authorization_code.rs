@@ -14,12 +14,18 @@ use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 use crate::protocol::{access_token, claims, id_token, resource};
 use crate::random;
-use crate::store::{AnyConnection, StoreError, access_tokens, authorization_codes, clients, grants, sessions, users};
+use crate::store::{
+    AnyConnection, StoreError, access_tokens, authorization_codes, clients, grants, sessions, users,
+};
 use crate::web::error::Fault;
 use crate::web::state::AppState;
 
 /// Load, decide, sign, then claim and record in one transaction. Signing comes first, since RSA has no place inside one.
-pub(super) async fn exchange(state: &AppState, parameters: &Parameters, client: &Client) -> Result<Result<Tokens, OAuthError>, Fault> {
+pub(super) async fn exchange(
+    state: &AppState,
+    parameters: &Parameters,
+    client: &Client,
+) -> Result<Result<Tokens, OAuthError>, Fault> {
     let now = state.clock.now();
     let request = match Request::parse(parameters) {
         Ok(request) => request,
@@ -29,13 +35,18 @@ pub(super) async fn exchange(state: &AppState, parameters: &Parameters, client: 
         let hash = request.code;
         state.store.read(move |conn| load(conn, &hash)).await?
     };
-    let Some((code, live)) = loaded else { return Ok(Err(invalid_grant("the code is unknown"))) };
+    let Some((code, live)) = loaded else {
+        return Ok(Err(invalid_grant("the code is unknown")));
+    };
     if let Err(refusal) = authorization_code::check(&request, &code, &client.client_id, now) {
         return Ok(Err(refusal));
     }
     let signed = match live {
         Some((grant, user)) => {
-            let audience = match resource::narrow(request.resources.iter().map(String::as_str), &code.resources) {
+            let audience = match resource::narrow(
+                request.resources.iter().map(String::as_str),
+                &code.resources,
+            ) {
                 Ok(audience) => audience,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -44,9 +55,14 @@ pub(super) async fn exchange(state: &AppState, parameters: &Parameters, client: 
         // Spent or ended: the transaction below finds out which, and revokes what a replay calls for.
         None => None,
     };
-    let record = signed.as_ref().map(|signed| (TokenHash::of(&signed.access_token), signed.expires_at));
+    let record = signed
+        .as_ref()
+        .map(|signed| (TokenHash::of(&signed.access_token), signed.expires_at));
     let (hash, client_id) = (request.code, client.client_id.clone());
-    let redeemed = state.store.write(move |tx| redeem(tx, &hash, &client_id, record, now)).await?;
+    let redeemed = state
+        .store
+        .write(move |tx| redeem(tx, &hash, &client_id, record, now))
+        .await?;
     Ok(match (redeemed, signed) {
         (Ok(()), Some(signed)) => Ok(signed.answer),
         (Err(refusal), _) => Err(refusal),
@@ -58,12 +74,16 @@ pub(super) async fn exchange(state: &AppState, parameters: &Parameters, client: 
 type Loaded = (IssuedCode, Option<(Grant, User)>);
 
 fn load(conn: &mut AnyConnection, hash: &TokenHash) -> Result<Option<Loaded>, StoreError> {
-    let Some(code) = authorization_codes::find(conn, hash)? else { return Ok(None) };
+    let Some(code) = authorization_codes::find(conn, hash)? else {
+        return Ok(None);
+    };
     if code.consumed_at.is_some() {
         return Ok(Some((code, None)));
     }
     let live = match grants::find(conn, &code.grant_id)? {
-        Some(grant) => users::find(conn, &grant.subject)?.filter(|user| !user.disabled).map(|user| (grant, user)),
+        Some(grant) => users::find(conn, &grant.subject)?
+            .filter(|user| !user.disabled)
+            .map(|user| (grant, user)),
         None => None,
     };
     Ok(Some((code, live)))
@@ -77,7 +97,9 @@ fn redeem(
     record: Option<(TokenHash, Timestamp)>,
     now: Timestamp,
 ) -> Result<Result<(), OAuthError>, StoreError> {
-    let Some(code) = authorization_codes::find(tx, hash)? else { return Ok(Err(invalid_grant("the code is unknown"))) };
+    let Some(code) = authorization_codes::find(tx, hash)? else {
+        return Ok(Err(invalid_grant("the code is unknown")));
+    };
     if !authorization_codes::claim(tx, hash, now)? {
         if code.consumed_at.is_none() {
             return Ok(Err(invalid_grant("the code has expired")));
@@ -99,7 +121,9 @@ fn redeem(
         None => false,
     };
     let Some((token, expires_at)) = record.filter(|_| alive) else {
-        return Ok(Err(invalid_grant("what the person allowed has been withdrawn")));
+        return Ok(Err(invalid_grant(
+            "what the person allowed has been withdrawn",
+        )));
     };
     access_tokens::insert(tx, &token, &code.grant_id, expires_at)?;
     Ok(Ok(()))
@@ -137,7 +161,9 @@ fn sign(
                 issued_at: now,
                 expires_at,
             });
-            let signer = keys.for_access_tokens().ok_or(Fault::Other("there is no current signing key"))?;
+            let signer = keys
+                .for_access_tokens()
+                .ok_or(Fault::Other("there is no current signing key"))?;
             signer.sign(Typ::AccessToken, &claims)?
         }
     };
@@ -148,7 +174,9 @@ fn sign(
     answer.insert("scope".to_owned(), json!(grant.scope));
     if grant.scope.is_openid() {
         let algorithm = state.id_token_algorithm(client);
-        let signer = keys.signer(algorithm).ok_or(Fault::Other("there is no current signing key"))?;
+        let signer = keys
+            .signer(algorithm)
+            .ok_or(Fault::Other("there is no current signing key"))?;
         let claims = id_token::claims(id_token::Input {
             issuer: state.issuer(),
             client,
@@ -160,13 +188,24 @@ fn sign(
             issued_at: now,
             expires_at: now.plus(client.tokens.id.unwrap_or(state.config.tokens.id)),
         });
-        answer.insert("id_token".to_owned(), json!(signer.sign(Typ::IdToken, &claims)?));
+        answer.insert(
+            "id_token".to_owned(),
+            json!(signer.sign(Typ::IdToken, &claims)?),
+        );
     }
-    Ok(Signed { access_token, expires_at, answer })
+    Ok(Signed {
+        access_token,
+        expires_at,
+        answer,
+    })
 }
 
 /// Claims of scopes belong to UserInfo (Core §5.4); some apps read nothing but the ID token, and say so.
 fn for_id_token(client: &Client, grant: &Grant, user: &User) -> Map<String, Value> {
-    let scope = if client.claims_in_id_token { grant.scope.clone() } else { crate::protocol::scope::Scope::default() };
+    let scope = if client.claims_in_id_token {
+        grant.scope.clone()
+    } else {
+        crate::protocol::scope::Scope::default()
+    };
     claims::select(&user.all_claims(), &scope, &grant.claims.id_token)
 }

@@ -18,21 +18,38 @@ use crate::web::request_log::LoggedClient;
 use crate::web::state::AppState;
 
 /// Refuse duplicates, authenticate the client, dispatch, answer.
-pub(in crate::web) async fn post(request: HttpRequest, payload: web::Payload, state: web::Data<AppState>) -> HttpResponse {
+pub(in crate::web) async fn post(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
     let parameters = match form::body(&request, payload).await {
         Ok(parameters) => parameters,
-        Err(refused) => return error::json_with(error::status_of(refused), &invalid_request(refused.description())),
+        Err(refused) => {
+            return error::json_with(
+                error::status_of(refused),
+                &invalid_request(refused.description()),
+            );
+        }
     };
     if !request.query_string().is_empty() {
         return error::oauth_json(&invalid_request("parameters belong into the body"), false);
     }
     if let Some(name) = parameters.repeated() {
-        return error::oauth_json(&invalid_request(format!("{} was sent more than once", name.chars().take(40).collect::<String>())), false);
+        return error::oauth_json(
+            &invalid_request(format!(
+                "{} was sent more than once",
+                name.chars().take(40).collect::<String>()
+            )),
+            false,
+        );
     }
     let used_basic = request.headers().contains_key(header::AUTHORIZATION);
     let (client, result) = match authenticate(&request, &state, &parameters).await {
         Ok(Ok(client)) => {
-            request.extensions_mut().insert(LoggedClient(client.client_id.as_str().to_owned()));
+            request
+                .extensions_mut()
+                .insert(LoggedClient(client.client_id.as_str().to_owned()));
             let result = dispatch(&state, &parameters, &client).await;
             (Some(client), result)
         }
@@ -45,7 +62,11 @@ pub(in crate::web) async fn post(request: HttpRequest, payload: web::Payload, st
             .insert_header((header::PRAGMA, "no-cache"))
             .json(tokens),
         Ok(Err(refusal)) => {
-            tracing::info!(error = refusal.code.as_str(), reason = refusal.description(), "token request refused");
+            tracing::info!(
+                error = refusal.code.as_str(),
+                reason = refusal.description(),
+                "token request refused"
+            );
             error::oauth_json(&refusal, used_basic)
         }
         Err(fault) => error::fault_json(&fault),
@@ -57,11 +78,20 @@ pub(in crate::web) async fn post(request: HttpRequest, payload: web::Payload, st
 /// The client, or why not; a client that was only named is told too, for the sake of its pages' CORS.
 type Authenticated = Result<Client, (Option<Client>, OAuthError)>;
 
-async fn authenticate(request: &HttpRequest, state: &AppState, parameters: &Parameters) -> Result<Authenticated, Fault> {
+async fn authenticate(
+    request: &HttpRequest,
+    state: &AppState,
+    parameters: &Parameters,
+) -> Result<Authenticated, Fault> {
     let mut headers = request.headers().get_all(header::AUTHORIZATION);
-    let header = headers.next().map(|value| value.to_str().unwrap_or_default());
+    let header = headers
+        .next()
+        .map(|value| value.to_str().unwrap_or_default());
     if headers.next().is_some() {
-        return Ok(Err((None, invalid_client("the Authorization header was sent more than once"))));
+        return Ok(Err((
+            None,
+            invalid_client("the Authorization header was sent more than once"),
+        )));
     }
     let credentials = match Credentials::parse(header, parameters) {
         Ok(credentials) => credentials,
@@ -76,20 +106,32 @@ async fn authenticate(request: &HttpRequest, state: &AppState, parameters: &Para
             Ok((client, secrets))
         })
         .await?;
-    Ok(match (client_authentication::check(&credentials, client.as_ref(), &secrets), client) {
-        (Ok(()), Some(client)) => Ok(client),
-        (Err(refusal), client) => Err((client, refusal)),
-        (Ok(()), None) => unreachable!("a client that is not there can't be authenticated"),
-    })
+    Ok(
+        match (
+            client_authentication::check(&credentials, client.as_ref(), &secrets),
+            client,
+        ) {
+            (Ok(()), Some(client)) => Ok(client),
+            (Err(refusal), client) => Err((client, refusal)),
+            (Ok(()), None) => unreachable!("a client that is not there can't be authenticated"),
+        },
+    )
 }
 
 /// What a successful token request answers.
 type Tokens = Map<String, Value>;
 
-async fn dispatch(state: &AppState, parameters: &Parameters, client: &Client) -> Result<Result<Tokens, OAuthError>, Fault> {
+async fn dispatch(
+    state: &AppState,
+    parameters: &Parameters,
+    client: &Client,
+) -> Result<Result<Tokens, OAuthError>, Fault> {
     match parameters.get("grant_type") {
         Some("authorization_code") => authorization_code::exchange(state, parameters, client).await,
-        Some(_) => Ok(Err(OAuthError::new(ErrorCode::UnsupportedGrantType, "grant_type must be authorization_code"))),
+        Some(_) => Ok(Err(OAuthError::new(
+            ErrorCode::UnsupportedGrantType,
+            "grant_type must be authorization_code",
+        ))),
         None => Ok(Err(invalid_request("grant_type is missing"))),
     }
 }

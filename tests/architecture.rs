@@ -1,0 +1,72 @@
+//! The layering rule, held by reading the source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn source(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src")
+        .join(folder)
+}
+
+fn mentions(folder: &str, words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in rust_files(&source(folder)) {
+        let text = fs::read_to_string(&file).unwrap();
+        found.extend(
+            words
+                .iter()
+                .filter(|word| text.contains(**word))
+                .map(|word| format!("{} mentions {word}", file.display())),
+        );
+    }
+    found
+}
+
+#[test]
+fn rules_know_neither_rows_nor_http() {
+    for folder in ["protocol", "identity"] {
+        assert_eq!(
+            mentions(folder, &["crate::web", "crate::store", "diesel", "actix"]),
+            [""; 0]
+        );
+    }
+}
+
+#[test]
+fn rows_know_neither_http_nor_async() {
+    assert_eq!(
+        mentions("store", &["crate::web", "actix", "async fn", ".await"]),
+        [""; 0]
+    );
+}
+
+#[test]
+fn web_speaks_to_the_database_through_the_store_only() {
+    assert_eq!(mentions("web", &["diesel"]), [""; 0]);
+}
+
+#[test]
+fn only_jose_names_the_jose_crate() {
+    let outside: Vec<_> = rust_files(&source(""))
+        .into_iter()
+        .filter(|file| {
+            !file.starts_with(source("protocol/jose"))
+                && fs::read_to_string(file).unwrap().contains("josekit")
+        })
+        .collect();
+    assert_eq!(outside, Vec::<PathBuf>::new());
+}

@@ -1,0 +1,193 @@
+//! The product in this process: its real start-up, a database of its own, a clock that the test moves.
+
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use latchkey::clock::Clock;
+use latchkey::config::{Config, Sources};
+use latchkey::protocol::time::Timestamp;
+use latchkey::seed::{Format, Seed, Summary};
+use latchkey::startup::{self, Stopper};
+use latchkey::store::{Options, Store};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::browser::Browser;
+use super::postgres;
+use super::relying_party::Rp;
+
+pub const EMAIL: &str = "alice@example.test";
+pub const PASSWORD: &str = "correct-horse-battery";
+pub const SECRET: &str = "a-secret-of-more-than-thirty-two-characters";
+pub const CALLBACK: &str = "https://rp.example/callback";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+}
+
+/// A running identity provider.
+pub struct Op {
+    pub issuer: String,
+    pub config: Config,
+    pub clock: Clock,
+    /// Beside the server, as a command would open it.
+    pub store: Store,
+    stopper: Stopper,
+    thread: Option<JoinHandle<()>>,
+    _directory: TempDir,
+}
+
+impl Op {
+    /// With alice, and the client `rp`.
+    pub fn start(database: Database, settings: &[(&str, &str)]) -> Self {
+        let op = Self::start_empty(database, settings);
+        op.seed(json!({
+            "users": [{
+                "email": EMAIL, "password": PASSWORD, "email_verified": true,
+                "claims": { "name": "Alice Archer", "given_name": "Alice", "nickname": "al", "birthdate": "1990-02-03",
+                            "address": { "locality": "Bremen" }, "phone_number": "+49 421 1234" }
+            }],
+            "clients": [{
+                "client_id": "rp", "client_name": "Acme Notes", "client_secret": SECRET, "redirect_uris": [CALLBACK]
+            }]
+        }));
+        op
+    }
+
+    /// Without anybody.
+    pub fn start_empty(database: Database, settings: &[(&str, &str)]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let port = free_port();
+        let issuer = format!("http://localhost:{port}");
+        let url = match database {
+            Database::Sqlite => format!("sqlite://{}/latchkey.db", directory.path().display()),
+            Database::Postgres => postgres::cluster()
+                .expect("PostgreSQL runs")
+                .create_database(None),
+        };
+        let own = [
+            ("issuer", issuer.as_str()),
+            ("listen", &format!("127.0.0.1:{port}")),
+            ("management.listen", &format!("127.0.0.1:{}", free_port())),
+            ("database.url", &url),
+            ("secret_key", &"5a".repeat(32)),
+        ];
+        let overrides = own
+            .iter()
+            .filter(|(key, _)| !settings.iter().any(|(other, _)| other == key))
+            .chain(settings)
+            .map(|(key, value)| {
+                (
+                    (*key).to_owned(),
+                    value.replace("{port}", &port.to_string()),
+                )
+            });
+        let sources = Sources {
+            file: None,
+            environment: Vec::new(),
+            overrides: overrides.collect(),
+        };
+        let config = Config::load(sources).unwrap_or_else(|findings| panic!("{findings}"));
+        Self::serve(config, Clock::manual(now()), directory)
+    }
+
+    fn serve(config: Config, clock: Clock, directory: TempDir) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        let thread = {
+            let (config, clock) = (config.clone(), clock.clone());
+            std::thread::spawn(move || {
+                actix_web::rt::System::new().block_on(async move {
+                    let running = startup::start(config, clock)
+                        .await
+                        .unwrap_or_else(|error| panic!("{error}"));
+                    sender.send(running.stopper()).unwrap();
+                    running.run().await.unwrap();
+                });
+            })
+        };
+        let stopper = receiver.recv().expect("the server starts");
+        let store = Store::open(&config.database.url, Options::default()).unwrap();
+        let issuer = config.issuer.as_str().to_owned();
+        Self {
+            issuer,
+            config,
+            clock,
+            store,
+            stopper,
+            thread: Some(thread),
+            _directory: directory,
+        }
+    }
+
+    pub fn browser(&self) -> Browser {
+        Browser::new(&self.issuer)
+    }
+
+    /// The client `rp`.
+    pub fn rp(&self) -> Rp {
+        Rp::new(&self.issuer)
+    }
+
+    /// Applies a seed, as the command does.
+    pub fn seed(&self, seed: Value) -> Summary {
+        let seed = Seed::parse(&seed.to_string(), Format::Json, &self.config)
+            .unwrap_or_else(|error| panic!("{error}"));
+        seed.apply(&self.store, &self.config, self.clock.now())
+            .unwrap()
+    }
+
+    /// Makes a client from its metadata; what matters to no test has a value already.
+    pub fn client(&self, metadata: Value) {
+        let mut client = json!({ "redirect_uris": [CALLBACK] });
+        client
+            .as_object_mut()
+            .unwrap()
+            .extend(metadata.as_object().unwrap().clone());
+        self.seed(json!({ "clients": [client] }));
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.issuer)
+    }
+}
+
+impl Drop for Op {
+    fn drop(&mut self) {
+        let stopper = self.stopper.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _late = runtime.block_on(async {
+            tokio::time::timeout(std::time::Duration::from_secs(5), stopper.stop()).await
+        });
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// The present, so that clients with a clock of their own agree.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the manual clock begins at the real time"
+)]
+pub fn now() -> Timestamp {
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    Timestamp::from_seconds(i64::try_from(seconds).unwrap())
+}

@@ -1,0 +1,180 @@
+//! A client that speaks the protocol by hand, so that it can also speak it wrongly.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::blocking::Client;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::op::{CALLBACK, SECRET};
+
+pub const VERIFIER: &str = "a-code-verifier-that-is-long-enough-to-be-one-0123";
+
+#[derive(Clone)]
+pub struct Rp {
+    http: Client,
+    pub issuer: String,
+    pub client_id: String,
+    pub secret: Option<String>,
+    pub redirect_uri: String,
+}
+
+/// What the token endpoint, or UserInfo, answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub json: Value,
+}
+
+impl Rp {
+    pub fn new(issuer: &str) -> Self {
+        Self {
+            http: Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .unwrap(),
+            issuer: issuer.to_owned(),
+            client_id: "rp".to_owned(),
+            secret: Some(SECRET.to_owned()),
+            redirect_uri: CALLBACK.to_owned(),
+        }
+    }
+
+    pub fn named(mut self, client_id: &str) -> Self {
+        self.client_id = client_id.to_owned();
+        self
+    }
+
+    pub fn public(mut self) -> Self {
+        self.secret = None;
+        self
+    }
+
+    pub fn at(mut self, redirect_uri: &str) -> Self {
+        self.redirect_uri = redirect_uri.to_owned();
+        self
+    }
+
+    /// An authorization request; a parameter of the list replaces the usual one, an empty one removes it.
+    pub fn authorize(&self, parameters: &[(&str, &str)]) -> String {
+        let usual = [
+            ("client_id", self.client_id.as_str()),
+            ("redirect_uri", &self.redirect_uri),
+            ("response_type", "code"),
+            ("scope", "openid"),
+            ("state", "a-state"),
+        ];
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        let kept = usual
+            .iter()
+            .filter(|(name, _)| !parameters.iter().any(|(other, _)| other == name));
+        query.extend_pairs(
+            kept.chain(parameters)
+                .filter(|(_, value)| !value.is_empty()),
+        );
+        format!("{}/authorize?{}", self.issuer, query.finish())
+    }
+
+    /// The same with PKCE.
+    pub fn authorize_with_pkce(&self, parameters: &[(&str, &str)]) -> String {
+        let challenge = challenge();
+        let mut all = vec![
+            ("code_challenge", challenge.as_str()),
+            ("code_challenge_method", "S256"),
+        ];
+        all.extend(parameters);
+        self.authorize(&all)
+    }
+
+    /// Exchanges a code; extra parameters as for `authorize`.
+    pub fn exchange(&self, code: &str, parameters: &[(&str, &str)]) -> Answer {
+        let usual = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", self.redirect_uri.as_str()),
+        ];
+        let kept = usual
+            .iter()
+            .filter(|(name, _)| !parameters.iter().any(|(other, _)| other == name));
+        let mut form: Vec<(&str, &str)> = kept
+            .chain(parameters)
+            .copied()
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        let mut request = self.http.post(format!("{}/token", self.issuer));
+        match &self.secret {
+            Some(secret) => request = request.basic_auth(&self.client_id, Some(secret)),
+            None => form.push(("client_id", &self.client_id)),
+        }
+        self.answer(request.form(&form))
+    }
+
+    /// Exchanges a code that was asked for with PKCE.
+    pub fn exchange_with_pkce(&self, code: &str) -> Answer {
+        self.exchange(code, &[("code_verifier", VERIFIER)])
+    }
+
+    pub fn userinfo(&self, access_token: &str) -> Answer {
+        self.answer(
+            self.http
+                .get(format!("{}/userinfo", self.issuer))
+                .bearer_auth(access_token),
+        )
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.answer(self.http.get(format!("{}{path}", self.issuer)))
+    }
+
+    pub fn answer(&self, request: reqwest::blocking::RequestBuilder) -> Answer {
+        let response = request.send().unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let json = serde_json::from_str(&response.text().unwrap()).unwrap_or(Value::Null);
+        Answer {
+            status,
+            headers,
+            json,
+        }
+    }
+
+    pub fn http(&self) -> &Client {
+        &self.http
+    }
+}
+
+impl Answer {
+    pub fn text(&self, name: &str) -> &str {
+        self.json[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no text {name} in {} {}", self.status, self.json))
+    }
+
+    /// The OAuth error code, with the status that belongs to it.
+    pub fn error(&self) -> (u16, &str) {
+        (self.status, self.text("error"))
+    }
+
+    pub fn access_token(&self) -> &str {
+        self.text("access_token")
+    }
+
+    /// The ID token's claims; its signature is checked elsewhere, with a library that is not ours.
+    pub fn id_token(&self) -> Value {
+        part(self.text("id_token"), 1)
+    }
+}
+
+/// A part of a JWT, decoded.
+pub fn part(token: &str, index: usize) -> Value {
+    serde_json::from_slice(
+        &URL_SAFE_NO_PAD
+            .decode(token.split('.').nth(index).unwrap())
+            .unwrap(),
+    )
+    .unwrap()
+}
+
+pub fn challenge() -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER))
+}
