@@ -5,7 +5,7 @@
 //! | [`protocol`] | rules of OAuth and OpenID Connect: values in, values out | nothing of the others |
 //! | [`identity`] | rules of accounts, passwords, sessions, throttling | `protocol` |
 //! | [`store`] | rows of SQLite and PostgreSQL, one function an intent | `protocol`, `identity` |
-//! | `web` | HTTP: extract, load, decide, record, answer | all of them |
+//! | [`web`] | HTTP: extract, load, decide, record, answer | all of them |
 //! | [`cli`], [`startup`], [`jobs`] | the command line, the start of a server, periodic work | all of them |
 //! | [`config`], [`keys`], [`hashing`] | configuration; signing keys; threads for passwords | `protocol`, `identity`, `store` |
 //! | [`clock`], [`random`] | the only readers of time and of randomness | nothing |
@@ -22,4 +22,4 @@ pub mod random;
 pub mod seed;
 pub mod startup;
 pub mod store;
-mod web;
+pub mod web;

@@ -21,7 +21,6 @@ use crate::protocol::seal::{RootKey, TokenHash, mac};
 use crate::protocol::time::Timestamp;
 use crate::random;
 use crate::store::{AnyConnection, Store, StoreError, clients, grants, sessions, users};
-use crate::web::state::DevApp;
 
 const USER_FIELDS: &[&str] = &[
     "email",
@@ -534,6 +533,15 @@ impl Summary {
         let _infallible = writeln!(text, "{} unchanged", self.unchanged);
         text
     }
+}
+
+/// The built-in relying party's own credentials.
+#[derive(Clone)]
+pub struct DevApp {
+    pub client_id: String,
+    pub client_secret: String,
+    /// The secret of `demo-web`, which the start prints.
+    pub demo_secret: String,
 }
 
 /// The people and apps of a development server. Secrets follow from its key, so that they are the same after a restart.

@@ -19,11 +19,11 @@ use crate::jobs::rotate_keys;
 use crate::keys::{self, KeyError, KeyRing, Keys};
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
-use crate::seed::{self, SeedError};
+use crate::seed::{self, DevApp, SeedError};
 use crate::store::{
     MigrationError, OpenError, Options, Store, StoreError, properties, signing_keys,
 };
-use crate::web::state::{AppState, DevApp};
+use crate::web::state::AppState;
 use crate::web::{request_log, routes};
 
 /// Passwords that may wait for a core; with more, an honest 503 at once serves people better than a page that hangs.

@@ -148,9 +148,12 @@ impl ClaimsRequest {
         let Some(json) = json else {
             return Ok(Self::default());
         };
-        serde_json::from_str(json).map_err(|_json| {
-            invalid_request("claims must be a JSON object as in OpenID Connect Core 5.5")
-        })
+        // An object first: serde would also read a list as the members in their order.
+        serde_json::from_str(json)
+            .and_then(|object: Map<String, Value>| serde_json::from_value(Value::Object(object)))
+            .map_err(|_json| {
+                invalid_request("claims must be a JSON object as in OpenID Connect Core 5.5")
+            })
     }
 
     /// Whether nothing is asked for by name.

@@ -13,7 +13,7 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 struct Static;
 
 /// Where a file under `static/` is served, without the issuer's own path: `/static/1f0c22ab/css/latchkey.css`.
-pub fn url(path: &str) -> String {
+pub(super) fn url(path: &str) -> String {
     static URLS: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
         Static::iter()
             .filter_map(|path| Some((path.to_string(), address(&path)?)))
@@ -29,7 +29,10 @@ pub fn url(path: &str) -> String {
 }
 
 /// Answers `/static/{hash}/{path:.*}`; an address of another version is unknown, as its bytes are gone.
-pub async fn serve(request: HttpRequest, address: web::Path<(String, String)>) -> HttpResponse {
+pub(super) async fn serve(
+    request: HttpRequest,
+    address: web::Path<(String, String)>,
+) -> HttpResponse {
     let (hash, path) = address.into_inner();
     let Some(file) = Static::get(&path).filter(|file| short_hash(file) == hash) else {
         return HttpResponse::NotFound().finish();

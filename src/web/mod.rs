@@ -10,7 +10,7 @@ mod login;
 mod oidc;
 mod pages;
 pub(crate) mod request_log;
-pub(crate) mod routes;
+pub mod routes;
 mod security_headers;
 pub(crate) mod state;
 mod texts;

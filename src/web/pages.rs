@@ -6,29 +6,29 @@ use super::assets;
 use super::texts::{Language, Moment, Texts};
 
 /// The frame around every page.
-pub struct Page {
-    pub texts: &'static Texts,
+pub(super) struct Page {
+    pub(super) texts: &'static Texts,
     /// The issuer's path: empty or like `/id`.
-    pub base: String,
-    pub css: String,
-    pub favicon: String,
-    pub development: bool,
-    pub product: String,
-    pub languages: Vec<LanguageLink>,
+    pub(super) base: String,
+    pub(super) css: String,
+    pub(super) favicon: String,
+    pub(super) development: bool,
+    pub(super) product: String,
+    pub(super) languages: Vec<LanguageLink>,
     /// Of the app that is being signed in to, where it registered them.
-    pub policy: Option<String>,
-    pub terms: Option<String>,
+    pub(super) policy: Option<String>,
+    pub(super) terms: Option<String>,
 }
 
-pub struct LanguageLink {
-    pub language: Language,
-    pub href: String,
-    pub current: bool,
+pub(super) struct LanguageLink {
+    pub(super) language: Language,
+    pub(super) href: String,
+    pub(super) current: bool,
 }
 
 impl Page {
     /// A frame without language links and without an app's links.
-    pub fn new(language: Language, base: &str, development: bool) -> Self {
+    pub(super) fn new(language: Language, base: &str, development: bool) -> Self {
         Self {
             texts: Texts::of(language),
             base: base.to_owned(),
@@ -43,7 +43,7 @@ impl Page {
     }
 
     /// A link to this page in each language.
-    pub fn with_languages(mut self, href: impl Fn(Language) -> String) -> Self {
+    pub(super) fn with_languages(mut self, href: impl Fn(Language) -> String) -> Self {
         let current = self.texts.language();
         self.languages = Language::ALL
             .into_iter()
@@ -58,14 +58,14 @@ impl Page {
 }
 
 /// How an app looks: its initial, its name and the host that answers go back to.
-pub struct AppFace {
-    pub name: String,
-    pub initial: String,
-    pub host: String,
+pub(super) struct AppFace {
+    pub(super) name: String,
+    pub(super) initial: String,
+    pub(super) host: String,
 }
 
 impl AppFace {
-    pub fn new(name: &str, host: &str) -> Self {
+    pub(super) fn new(name: &str, host: &str) -> Self {
         Self {
             name: name.to_owned(),
             initial: initial(name),
@@ -75,15 +75,15 @@ impl AppFace {
 }
 
 /// How a person's account looks.
-pub struct AccountFace {
-    pub name: String,
-    pub email: String,
-    pub initial: String,
+pub(super) struct AccountFace {
+    pub(super) name: String,
+    pub(super) email: String,
+    pub(super) initial: String,
 }
 
 impl AccountFace {
     /// Somebody without a name goes by the e-mail address.
-    pub fn new(name: Option<&str>, email: &str) -> Self {
+    pub(super) fn new(name: Option<&str>, email: &str) -> Self {
         let name = name.unwrap_or(email);
         Self {
             name: name.to_owned(),
@@ -95,7 +95,7 @@ impl AccountFace {
 
 /// An 18 px line drawing; `components/icon.html` has the paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Icon {
+pub(super) enum Icon {
     Key,
     Person,
     People,
@@ -116,18 +116,18 @@ impl Icon {
 
 #[derive(Template)]
 #[template(path = "login/sign_in.html")]
-pub struct SignIn {
-    pub page: Page,
-    pub app: Option<AppFace>,
-    pub action: String,
-    pub ticket: String,
-    pub csrf: String,
+pub(super) struct SignIn {
+    pub(super) page: Page,
+    pub(super) app: Option<AppFace>,
+    pub(super) action: String,
+    pub(super) ticket: String,
+    pub(super) csrf: String,
     /// As typed before, or the app's `login_hint`.
-    pub login: String,
+    pub(super) login: String,
     /// The account that has to prove itself again.
-    pub account: Option<AccountFace>,
-    pub remember: bool,
-    pub problem: Option<SignInProblem>,
+    pub(super) account: Option<AccountFace>,
+    pub(super) remember: bool,
+    pub(super) problem: Option<SignInProblem>,
 }
 
 impl SignIn {
@@ -147,7 +147,7 @@ impl SignIn {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignInProblem {
+pub(super) enum SignInProblem {
     Mismatch,
     Slowed {
         minutes: u64,
@@ -185,56 +185,56 @@ impl SignInProblem {
 
 #[derive(Template)]
 #[template(path = "login/account_chooser.html")]
-pub struct AccountChooser {
-    pub page: Page,
-    pub app: Option<AppFace>,
-    pub action: String,
-    pub ticket: String,
-    pub csrf: String,
-    pub accounts: Vec<ChoosableAccount>,
+pub(super) struct AccountChooser {
+    pub(super) page: Page,
+    pub(super) app: Option<AppFace>,
+    pub(super) action: String,
+    pub(super) ticket: String,
+    pub(super) csrf: String,
+    pub(super) accounts: Vec<ChoosableAccount>,
 }
 
-pub struct ChoosableAccount {
-    pub face: AccountFace,
+pub(super) struct ChoosableAccount {
+    pub(super) face: AccountFace,
     /// Sent back as `account`.
-    pub session: String,
-    pub signed_in: bool,
+    pub(super) session: String,
+    pub(super) signed_in: bool,
 }
 
 #[derive(Template)]
 #[template(path = "login/consent.html")]
-pub struct Consent {
-    pub page: Page,
-    pub app: AppFace,
-    pub action: String,
-    pub ticket: String,
-    pub csrf: String,
-    pub account: AccountFace,
-    pub rows: Vec<ConsentRow>,
+pub(super) struct Consent {
+    pub(super) page: Page,
+    pub(super) app: AppFace,
+    pub(super) action: String,
+    pub(super) ticket: String,
+    pub(super) csrf: String,
+    pub(super) account: AccountFace,
+    pub(super) rows: Vec<ConsentRow>,
     /// Did an administrator of this server register the app?
-    pub vouched: bool,
+    pub(super) vouched: bool,
 }
 
 /// One thing the app would learn or may do.
-pub struct ConsentRow {
-    pub icon: Icon,
-    pub title: String,
+pub(super) struct ConsentRow {
+    pub(super) icon: Icon,
+    pub(super) title: String,
     /// What will be shared.
-    pub value: Option<String>,
-    pub note: Option<String>,
-    pub choice: Option<Choice>,
-    pub new: bool,
+    pub(super) value: Option<String>,
+    pub(super) note: Option<String>,
+    pub(super) choice: Option<Choice>,
+    pub(super) new: bool,
 }
 
 /// A scope the person may leave out; sent back as `optional`.
-pub struct Choice {
-    pub scope: String,
-    pub checked: bool,
+pub(super) struct Choice {
+    pub(super) scope: String,
+    pub(super) checked: bool,
 }
 
 impl ConsentRow {
     /// A sentence for a scope; one that we don't know goes by its name.
-    pub fn for_scope(scope: &str, texts: &Texts) -> Self {
+    pub(super) fn for_scope(scope: &str, texts: &Texts) -> Self {
         let (icon, title) = match scope {
             "profile" => (Icon::Person, texts.get("scope-profile")),
             "email" => (Icon::Mail, texts.get("scope-email")),
@@ -248,7 +248,7 @@ impl ConsentRow {
     }
 
     /// A sentence for a single claim of the `claims` parameter (OpenID Connect Core §5.5).
-    pub fn for_claim(claim: &str, texts: &Texts) -> Self {
+    pub(super) fn for_claim(claim: &str, texts: &Texts) -> Self {
         let (icon, title) = match claim {
             "name" | "given_name" | "family_name" | "middle_name" | "nickname"
             | "preferred_username" => (Icon::Person, texts.get("claim-name")),
@@ -277,17 +277,17 @@ impl ConsentRow {
 
 #[derive(Template)]
 #[template(path = "login/form_post.html")]
-pub struct FormPost {
-    pub page: Page,
-    pub app: Option<AppFace>,
+pub(super) struct FormPost {
+    pub(super) page: Page,
+    pub(super) app: Option<AppFace>,
     /// The validated redirect URI.
-    pub action: String,
-    pub fields: Vec<(String, String)>,
-    pub script: String,
+    pub(super) action: String,
+    pub(super) fields: Vec<(String, String)>,
+    pub(super) script: String,
 }
 
 impl FormPost {
-    pub fn new(
+    pub(super) fn new(
         page: Page,
         app: Option<AppFace>,
         action: String,
@@ -306,83 +306,50 @@ impl FormPost {
 
 #[derive(Template)]
 #[template(path = "error.html")]
-pub struct ErrorPage {
-    pub page: Page,
-    pub title: String,
-    pub words: String,
-    pub action: Option<Link>,
+pub(super) struct ErrorPage {
+    pub(super) page: Page,
+    pub(super) title: String,
+    pub(super) words: String,
+    pub(super) action: Option<Link>,
     /// The registered OAuth error code.
-    pub code: Option<String>,
+    pub(super) code: Option<String>,
     /// For the app's developer.
-    pub details: Vec<Detail>,
-    pub time: Moment,
-    pub request_id: String,
+    pub(super) details: Vec<Detail>,
+    pub(super) time: Moment,
+    pub(super) request_id: String,
 }
 
-pub struct Link {
-    pub label: String,
-    pub href: String,
+pub(super) struct Link {
+    pub(super) label: String,
+    pub(super) href: String,
 }
 
-pub struct Detail {
-    pub label: String,
-    pub value: Compared,
+pub(super) struct Detail {
+    pub(super) label: String,
+    pub(super) value: Compared,
 }
 
 /// A received value, split so that the page can mark the part that differs.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Compared {
-    pub same_start: String,
-    pub differs: String,
-    pub same_end: String,
+pub(super) struct Compared {
+    pub(super) same_start: String,
+    pub(super) differs: String,
+    pub(super) same_end: String,
 }
 
 impl Compared {
     /// Nothing to compare with.
-    pub fn plain(received: &str) -> Self {
+    pub(super) fn plain(received: &str) -> Self {
         Self {
             same_start: received.to_owned(),
             ..Self::default()
-        }
-    }
-
-    /// Marks what stands between the common start and the common end.
-    pub fn with(received: &str, expected: &str) -> Self {
-        let same = |(a, b): &(char, char)| a == b;
-        let start = received
-            .chars()
-            .zip(expected.chars())
-            .take_while(same)
-            .count();
-        let most = received
-            .chars()
-            .count()
-            .min(expected.chars().count())
-            .saturating_sub(start);
-        let end = received
-            .chars()
-            .rev()
-            .zip(expected.chars().rev())
-            .take_while(same)
-            .take(most)
-            .count();
-        let middle = received
-            .chars()
-            .count()
-            .saturating_sub(start)
-            .saturating_sub(end);
-        let mut rest = received.chars();
-        Self {
-            same_start: rest.by_ref().take(start).collect(),
-            differs: rest.by_ref().take(middle).collect(),
-            same_end: rest.collect(),
         }
     }
 }
 
 /// The errors a person can meet, in plain words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
+pub(super) enum ErrorKind {
     /// The redirect URI isn't registered.
     RedirectUri,
     UnknownClient,
@@ -390,40 +357,34 @@ pub enum ErrorKind {
     Request,
     /// The form's token or ticket doesn't belong to this browser.
     Forgery,
-    Forbidden,
     NotFound,
     Method,
-    TooMany,
     Unavailable,
     Fault,
 }
 
 impl ErrorKind {
-    pub fn title(self, texts: &Texts) -> String {
+    pub(super) fn title(self, texts: &Texts) -> String {
         match self {
             Self::RedirectUri => texts.get("error-redirect-uri"),
             Self::UnknownClient => texts.get("error-unknown-client"),
             Self::Request => texts.get("error-request"),
             Self::Forgery => texts.get("error-forgery"),
-            Self::Forbidden => texts.get("error-forbidden"),
             Self::NotFound => texts.get("error-not-found"),
             Self::Method => texts.get("error-method"),
-            Self::TooMany => texts.get("error-too-many"),
             Self::Unavailable => texts.get("error-unavailable"),
             Self::Fault => texts.get("error-fault"),
         }
     }
 
-    pub fn words(self, texts: &Texts) -> String {
+    pub(super) fn words(self, texts: &Texts) -> String {
         match self {
             Self::RedirectUri => texts.get("error-redirect-uri-words"),
             Self::UnknownClient => texts.get("error-unknown-client-words"),
             Self::Request => texts.get("error-request-words"),
             Self::Forgery => texts.get("error-forgery-words"),
-            Self::Forbidden => texts.get("error-forbidden-words"),
             Self::NotFound => texts.get("error-not-found-words"),
             Self::Method => texts.get("error-method-words"),
-            Self::TooMany => texts.get("error-too-many-words"),
             Self::Unavailable => texts.get("error-unavailable-words"),
             Self::Fault => texts.get("error-fault-words"),
         }
@@ -432,86 +393,86 @@ impl ErrorKind {
 
 #[derive(Template)]
 #[template(path = "wrong_address.html")]
-pub struct WrongAddress {
-    pub page: Page,
-    pub opened: String,
-    pub configured: String,
+pub(super) struct WrongAddress {
+    pub(super) page: Page,
+    pub(super) opened: String,
+    pub(super) configured: String,
     /// The line of the configuration to change, complete.
-    pub line: String,
+    pub(super) line: String,
 }
 
 #[derive(Template)]
 #[template(path = "home.html")]
-pub struct Home {
-    pub page: Page,
+pub(super) struct Home {
+    pub(super) page: Page,
     /// Nobody in it: signed out.
-    pub accounts: Vec<SignedIn>,
-    pub csrf: String,
-    pub sign_in_href: String,
-    pub sign_out_action: String,
-    pub test_app_href: Option<String>,
+    pub(super) accounts: Vec<SignedIn>,
+    pub(super) csrf: String,
+    pub(super) sign_in_href: String,
+    pub(super) sign_out_action: String,
+    pub(super) test_app_href: Option<String>,
 }
 
-pub struct SignedIn {
-    pub face: AccountFace,
-    pub since: Moment,
+pub(super) struct SignedIn {
+    pub(super) face: AccountFace,
+    pub(super) since: Moment,
     /// Sent back as `session`.
-    pub session: String,
+    pub(super) session: String,
 }
 
 /// The built-in test app: choices at the start, and what happened after a run.
 #[derive(Template)]
 #[template(path = "dev/app.html")]
-pub struct DevApp {
-    pub page: Page,
-    pub issuer: String,
-    pub client_id: String,
-    pub redirect_uri: String,
+pub(super) struct DevApp {
+    pub(super) page: Page,
+    pub(super) issuer: String,
+    pub(super) client_id: String,
+    pub(super) redirect_uri: String,
     /// GET with `scope` (repeated), `prompt` and `id_token_claims=on`.
-    pub start_href: String,
-    pub scopes: Vec<DevChoice>,
-    pub prompts: Vec<DevChoice>,
-    pub id_token_claims: bool,
-    pub error: Option<DevError>,
-    pub run: Option<DevRun>,
+    pub(super) start_href: String,
+    pub(super) scopes: Vec<DevChoice>,
+    pub(super) prompts: Vec<DevChoice>,
+    pub(super) id_token_claims: bool,
+    pub(super) error: Option<DevError>,
+    pub(super) run: Option<DevRun>,
 }
 
-pub struct DevChoice {
-    pub value: String,
-    pub chosen: bool,
+pub(super) struct DevChoice {
+    pub(super) value: String,
+    pub(super) chosen: bool,
 }
 
-pub struct DevError {
-    pub code: String,
-    pub description: String,
+pub(super) struct DevError {
+    pub(super) code: String,
+    pub(super) description: String,
 }
 
-pub struct DevRun {
-    pub steps: Vec<DevStep>,
-    pub tokens: Vec<DevTable>,
+pub(super) struct DevRun {
+    pub(super) steps: Vec<DevStep>,
+    pub(super) tokens: Vec<DevTable>,
     /// POST; absent without a refresh token.
-    pub refresh_action: Option<String>,
-    pub csrf: String,
-    pub sign_out_href: Option<String>,
+    pub(super) refresh_action: Option<String>,
+    pub(super) csrf: String,
+    pub(super) sign_out_href: Option<String>,
 }
 
-pub struct DevStep {
-    pub title: String,
-    pub request: String,
-    pub response: String,
-    pub duration_ms: u64,
+pub(super) struct DevStep {
+    pub(super) title: String,
+    pub(super) request: String,
+    pub(super) response: String,
+    pub(super) duration_ms: u64,
 }
 
 /// Claims of a token, or of UserInfo, with the token itself where there is one.
-pub struct DevTable {
-    pub title: String,
-    pub raw: Option<String>,
-    pub claims: Vec<DevClaim>,
+pub(super) struct DevTable {
+    pub(super) title: String,
+    pub(super) raw: Option<String>,
+    pub(super) claims: Vec<DevClaim>,
 }
 
-pub struct DevClaim {
-    pub name: String,
-    pub value: String,
+pub(super) struct DevClaim {
+    pub(super) name: String,
+    pub(super) value: String,
 }
 
 impl DevRun {
@@ -550,30 +511,6 @@ fn initial(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_part_that_differs_is_marked() {
-        let slash = Compared::with("https://a.test/cb/", "https://a.test/cb");
-        assert_eq!(
-            (
-                slash.same_start.as_str(),
-                slash.differs.as_str(),
-                slash.same_end.as_str()
-            ),
-            ("https://a.test/cb", "/", "")
-        );
-        let scheme = Compared::with("http://a.test/cb", "https://a.test/cb");
-        assert_eq!(
-            (scheme.differs.as_str(), scheme.same_end.as_str()),
-            ("", "://a.test/cb")
-        );
-        let host = Compared::with("https://ä.test/cb", "https://a.test/cb");
-        assert_eq!(
-            (host.differs.as_str(), host.same_end.as_str()),
-            ("ä", ".test/cb")
-        );
-        assert_eq!(Compared::with("aa", "aaa").differs, "");
-    }
 
     #[test]
     fn an_app_without_a_letter_still_has_a_face() {

@@ -12,52 +12,44 @@ use crate::keys::KeyRing;
 use crate::protocol::client::Client;
 use crate::protocol::jose::SigningAlgorithm;
 use crate::protocol::seal::{RootKey, SealingKey};
+use crate::seed::DevApp;
 use crate::store::Store;
 
 /// Everything a handler may need, made once at startup.
-pub struct AppState {
-    pub config: Config,
-    pub store: Store,
-    pub clock: Clock,
-    pub root: RootKey,
-    pub tickets: SealingKey,
-    pub cookies: SealingKey,
-    pub keys: KeyRing,
-    pub hashing: HashingQueue,
-    pub hash_settings: HashSettings,
+pub(crate) struct AppState {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) root: RootKey,
+    pub(crate) tickets: SealingKey,
+    pub(crate) cookies: SealingKey,
+    pub(crate) keys: KeyRing,
+    pub(crate) hashing: HashingQueue,
+    pub(crate) hash_settings: HashSettings,
     /// What the built-in test app knows, in development mode.
-    pub dev_app: Option<DevApp>,
+    pub(crate) dev_app: Option<DevApp>,
     /// Set once SIGTERM came: no longer ready, though still answering.
-    pub stopping: Arc<AtomicBool>,
-}
-
-/// The built-in relying party's own credentials.
-#[derive(Clone)]
-pub struct DevApp {
-    pub client_id: String,
-    pub client_secret: String,
-    /// The secret of `demo-web`, which the start prints.
-    pub demo_secret: String,
+    pub(crate) stopping: Arc<AtomicBool>,
 }
 
 impl AppState {
     /// The issuer, byte for byte.
-    pub fn issuer(&self) -> &str {
+    pub(crate) fn issuer(&self) -> &str {
         self.config.issuer.as_str()
     }
 
     /// An absolute address of ours.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.issuer())
     }
 
     /// The issuer's path, which every link on a page begins with.
-    pub fn base(&self) -> &str {
+    pub(crate) fn base(&self) -> &str {
         self.config.issuer.path()
     }
 
     /// How long sign-ins last.
-    pub fn session_lifetimes(&self) -> session::Lifetimes {
+    pub(crate) fn session_lifetimes(&self) -> session::Lifetimes {
         let session = &self.config.session;
         session::Lifetimes {
             idle: session.idle,
@@ -67,7 +59,7 @@ impl AppState {
     }
 
     /// How many failures are borne.
-    pub fn throttle_limits(&self) -> throttle::Limits {
+    pub(crate) fn throttle_limits(&self) -> throttle::Limits {
         let throttle = &self.config.throttle;
         throttle::Limits {
             account_failures: throttle.account_failures,
@@ -77,7 +69,7 @@ impl AppState {
     }
 
     /// The algorithm that a client's ID tokens are signed with; the server's own default where its wish is switched off.
-    pub fn id_token_algorithm(&self, client: &Client) -> SigningAlgorithm {
+    pub(crate) fn id_token_algorithm(&self, client: &Client) -> SigningAlgorithm {
         let enabled = &self.config.keys.algorithms;
         let wish = client.id_token_signed_response_alg;
         if enabled.contains(&wish) {

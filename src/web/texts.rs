@@ -12,17 +12,17 @@ use crate::protocol::time::Timestamp;
 
 /// A language that has a message file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Language {
+pub(super) enum Language {
     English,
     German,
 }
 
 impl Language {
     /// Every shipped language, in the order of the language links.
-    pub const ALL: [Self; 2] = [Self::English, Self::German];
+    pub(super) const ALL: [Self; 2] = [Self::English, Self::German];
 
     /// The BCP 47 tag, as in `lang` and in the cookie.
-    pub const fn code(self) -> &'static str {
+    pub(super) const fn code(self) -> &'static str {
         match self {
             Self::English => "en",
             Self::German => "de",
@@ -30,7 +30,7 @@ impl Language {
     }
 
     /// The language's name in itself: somebody who can't read this page must still find it.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::English => "English",
             Self::German => "Deutsch",
@@ -55,7 +55,7 @@ impl Language {
 
 /// The first of these that we ship: the app's `ui_locales` (OpenID Connect Core §3.1.2.1), the person's earlier choice,
 /// what the browser accepts, English. A value that makes no sense is skipped.
-pub fn negotiate(
+pub(super) fn negotiate(
     ui_locales: Option<&str>,
     cookie: Option<&str>,
     accept_language: Option<&str>,
@@ -88,23 +88,23 @@ fn accepted(header: &str) -> Option<Language> {
 }
 
 /// One language's words, as the templates ask for them.
-pub struct Texts {
+pub(super) struct Texts {
     language: Language,
     bundle: FluentBundle<FluentResource>,
 }
 
 /// A sentence around one part that the page sets apart, such as a name in `<strong><bdi>`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Around {
-    pub before: String,
-    pub after: String,
+pub(super) struct Around {
+    pub(super) before: String,
+    pub(super) after: String,
 }
 
 /// A time for a person to read and, beside it, for a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moment {
-    pub iso: String,
-    pub words: String,
+pub(super) struct Moment {
+    pub(super) iso: String,
+    pub(super) words: String,
 }
 
 static ALL: LazyLock<Vec<Texts>> =
@@ -112,36 +112,36 @@ static ALL: LazyLock<Vec<Texts>> =
 
 impl Texts {
     /// Built once for the process.
-    pub fn of(language: Language) -> &'static Self {
+    pub(super) fn of(language: Language) -> &'static Self {
         ALL.iter()
             .find(|texts| texts.language == language)
             .expect("every language of Language::ALL was loaded")
     }
 
     /// The language these words are in.
-    pub const fn language(&self) -> Language {
+    pub(super) const fn language(&self) -> Language {
         self.language
     }
 
     /// For the `lang` attribute.
-    pub const fn lang(&self) -> &'static str {
+    pub(super) const fn lang(&self) -> &'static str {
         self.language.code()
     }
 
     /// For the `dir` attribute.
-    pub const fn dir(&self) -> &'static str {
+    pub(super) const fn dir(&self) -> &'static str {
         match self.language {
             Language::English | Language::German => "ltr",
         }
     }
 
     /// A text without values.
-    pub fn get(&self, key: &str) -> String {
+    pub(super) fn get(&self, key: &str) -> String {
         self.format(key, None)
     }
 
     /// A text with one value.
-    pub fn with(&self, key: &str, name: &str, value: &str) -> String {
+    pub(super) fn with(&self, key: &str, name: &str, value: &str) -> String {
         self.format(
             key,
             Some(&FluentArgs::from_iter([(name, FluentValue::from(value))])),
@@ -149,7 +149,7 @@ impl Texts {
     }
 
     /// A text with a number, which also picks singular or plural.
-    pub fn count(&self, key: &str, name: &str, number: u64) -> String {
+    pub(super) fn count(&self, key: &str, name: &str, number: u64) -> String {
         self.format(
             key,
             Some(&FluentArgs::from_iter([(name, FluentValue::from(number))])),
@@ -157,7 +157,7 @@ impl Texts {
     }
 
     /// A text cut at its one value.
-    pub fn around(&self, key: &str, name: &str) -> Around {
+    pub(super) fn around(&self, key: &str, name: &str) -> Around {
         // Private use: no message and no name contains it.
         const CUT: char = '\u{e000}';
         let whole = self.with(key, name, CUT.encode_utf8(&mut [0; 4]));
@@ -174,7 +174,7 @@ impl Texts {
     }
 
     /// Date and time in UTC: a page without script can't know the reader's zone.
-    pub fn moment(&self, time: Timestamp) -> Moment {
+    pub(super) fn moment(&self, time: Timestamp) -> Moment {
         let Some(utc) = DateTime::from_timestamp(time.seconds(), 0) else {
             return Moment {
                 iso: String::new(),
@@ -332,26 +332,48 @@ mod tests {
     #[test]
     fn every_key_in_use_exists_and_every_key_is_in_use() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut used = BTreeSet::from(["moment".to_owned()]);
-        let mut sources = String::new();
-        read_all(&root.join("templates"), "html", &mut sources);
-        read_all(&root.join("src/web"), "rs", &mut sources);
-        for call in [".get(\"", ".with(\"", ".count(\"", ".around(\""] {
-            for rest in sources.split(call).skip(1) {
-                used.extend(rest.split_once('"').map(|(key, _)| key.to_owned()));
-            }
-        }
-        let known: BTreeSet<String> = messages(Language::English).into_keys().collect();
-        let unused: Vec<_> = known.difference(&used).collect();
-        assert!(unused.is_empty(), "unused: {unused:?}");
-        // `.get("…")` in Rust also reads maps and headers, so only the templates can name a key that is missing.
         let mut templates = String::new();
         read_all(&root.join("templates"), "html", &mut templates);
-        let missing: Vec<_> = used
-            .iter()
-            .filter(|key| !known.contains(*key) && templates.contains(key.as_str()))
-            .collect();
+        let mut code = String::new();
+        read_all(&root.join("src/web"), "rs", &mut code);
+        let known: BTreeSet<String> = messages(Language::English).into_keys().collect();
+
+        let mut asked = BTreeSet::new();
+        for call in ["get(\"", "with(\"", "count(\"", "around(\""] {
+            let in_templates = templates.split(call).skip(1);
+            // `.get("…")` also reads maps and headers; ours is called on texts.
+            let pieces: Vec<_> = code.split(call).collect();
+            let in_code = pieces
+                .windows(2)
+                .filter(|pair| {
+                    let before = pair[0].trim_end();
+                    before.ends_with("texts.") || before.ends_with("texts().")
+                })
+                .map(|pair| pair[1]);
+            let keys = in_templates
+                .chain(in_code)
+                .filter_map(|rest| rest.split_once('"'));
+            asked.extend(keys.map(|(key, _)| key.to_owned()));
+        }
+        // Keys that reach a lookup by another way.
+        for call in ["Key(\"", "detail(\""] {
+            asked.extend(
+                code.split(call)
+                    .skip(1)
+                    .filter_map(|rest| rest.split_once('"'))
+                    .map(|(key, _)| key.to_owned()),
+            );
+        }
+        let missing: Vec<_> = asked.iter().filter(|key| !known.contains(*key)).collect();
         assert!(missing.is_empty(), "missing: {missing:?}");
+        let quoted = |key: &&String| {
+            templates.contains(&format!("\"{key}\"")) || code.contains(&format!("\"{key}\""))
+        };
+        let unused: Vec<_> = known
+            .iter()
+            .filter(|key| key.as_str() != "moment" && !quoted(key))
+            .collect();
+        assert!(unused.is_empty(), "unused: {unused:?}");
     }
 
     /// Key to variables, read from the text so that a file can't hide what the bundle would drop.
