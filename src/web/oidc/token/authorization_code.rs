@@ -101,7 +101,10 @@ fn redeem(
         return Ok(Err(invalid_grant("the code is unknown")));
     };
     if !authorization_codes::claim(tx, hash, now)? {
-        if code.consumed_at.is_none() {
+        // Read again: between the look above and the claim, another exchange may have been quicker.
+        let is_spent =
+            authorization_codes::find(tx, hash)?.is_some_and(|code| code.consumed_at.is_some());
+        if !is_spent {
             return Ok(Err(invalid_grant("the code has expired")));
         }
         // Whoever comes second has the verifier and the client's secret too: a replay (RFC 6749 §4.1.2).
