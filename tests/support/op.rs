@@ -1,6 +1,7 @@
 //! The product in this process: its real start-up, a database of its own, a clock that the test moves.
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -171,12 +172,17 @@ impl Drop for Op {
     }
 }
 
+/// A port that nobody listens on. Below the range from which the system takes ports for outgoing connections, so that no
+/// client of a test running beside this one takes it in the meantime.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let offset = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + offset % 20_000).expect("below 30,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The present, so that clients with a clock of their own agree.
