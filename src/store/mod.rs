@@ -21,6 +21,7 @@ mod error;
 mod files;
 mod job;
 mod migrations;
+mod pool;
 mod queue;
 mod schema;
 mod workers;
@@ -296,14 +297,18 @@ impl Store {
             })?;
         }
         let shared = Arc::new(Shared::default());
-        for number in 0..options.threads.map_or(threads, NonZeroUsize::get) {
+        let threads = options.threads.map_or(threads, NonZeroUsize::get);
+        // One each, so that no thread ever waits for another's.
+        let size = u32::try_from(threads).unwrap_or(u32::MAX);
+        let pool = pool::build(Arc::clone(&target), purpose, size);
+        for number in 0..threads {
             let (target, counters) = (Arc::clone(&target), Arc::clone(&counters));
-            let shared = Arc::clone(&shared);
+            let (shared, pool) = (Arc::clone(&shared), pool.clone());
             spawn(
                 format!("store-{number}"),
                 Arc::clone(&requests),
                 move |queue| {
-                    Worker::new(&target, purpose, &counters, &shared).run(queue);
+                    Worker::new(&target, purpose, &counters, &shared, &pool).run(queue);
                 },
             )?;
         }

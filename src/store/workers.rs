@@ -1,14 +1,16 @@
-//! Threads that each own a connection: SQLite's readers, and all of PostgreSQL. A thread opens its connection when it is
-//! first needed, and again when it was lost, so that a database that comes back is used again with the next request.
+//! The threads that work on pooled connections: SQLite's readers, and all of PostgreSQL. A lost connection is replaced
+//! when the next one is needed, so that a database that comes back is used again with the next request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::r2d2::R2D2Connection;
+use r2d2::Pool;
 
 use super::connection::{self, AnyConnection, Pooling, Target, Use};
 use super::job::{Job, Ran};
+use super::pool::{self, Borrowed, Connections};
 use super::queue::Queue;
 use super::writer::WriteCounters;
 use super::{StoreError, error};
@@ -34,13 +36,7 @@ pub(super) struct Worker<'a> {
     purpose: Use,
     counters: &'a WriteCounters,
     shared: &'a Shared,
-    connection: Option<Open>,
-}
-
-struct Open {
-    connection: AnyConnection,
-    used: Instant,
-    losses: u64,
+    pool: &'a Pool<Connections>,
 }
 
 /// Runs again after a conflict, so that a busy row is no error.
@@ -64,18 +60,19 @@ impl<'a> Worker<'a> {
         purpose: Use,
         counters: &'a WriteCounters,
         shared: &'a Shared,
+        pool: &'a Pool<Connections>,
     ) -> Worker<'a> {
         Worker {
             target,
             purpose,
             counters,
             shared,
-            connection: None,
+            pool,
         }
     }
 
     /// Serves until the queue is closed and empty.
-    pub(super) fn run(mut self, queue: &Queue<Request>) {
+    pub(super) fn run(self, queue: &Queue<Request>) {
         while let Some(request) = queue.take(1).pop() {
             match request {
                 Request::Read(job) | Request::Write(job) if job.abandoned() => drop(job),
@@ -85,12 +82,12 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn read(&mut self, mut job: Box<dyn Job>) {
+    fn read(&self, mut job: Box<dyn Job>) {
         let outcome = self.try_read(job.as_mut());
         job.answer(outcome);
     }
 
-    fn try_read(&mut self, job: &mut dyn Job) -> Result<(), StoreError> {
+    fn try_read(&self, job: &mut dyn Job) -> Result<(), StoreError> {
         let pooling = self.target.pooling();
         self.target.check_file()?;
         let mut open = self.living()?;
@@ -102,7 +99,7 @@ impl<'a> Worker<'a> {
         result.map_err(Ended::into_error)
     }
 
-    fn write(&mut self, mut job: Box<dyn Job>) {
+    fn write(&self, mut job: Box<dyn Job>) {
         let mut attempt = 1;
         let outcome = loop {
             match self.try_write(job.as_mut()) {
@@ -122,7 +119,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The error means that there is no connection to be had.
-    fn try_write(&mut self, job: &mut dyn Job) -> Result<Attempt, StoreError> {
+    fn try_write(&self, job: &mut dyn Job) -> Result<Attempt, StoreError> {
         let pooling = self.target.pooling();
         let mut open = self.open()?;
         let connection = &mut open.connection;
@@ -175,65 +172,47 @@ impl<'a> Worker<'a> {
     }
 
     /// A connection that was just seen alive.
-    fn living(&mut self) -> Result<Open, StoreError> {
-        let mut open = self.open()?;
-        let losses = self.shared.losses.load(Ordering::Relaxed);
-        let doubtful = self.purpose != Use::Read
-            && (open.used.elapsed() > TRUSTED_FOR || open.losses != losses);
-        if doubtful {
-            if open.connection.ping().is_err() {
-                drop(open);
-                return self.connect();
+    fn living(&self) -> Result<Borrowed, StoreError> {
+        // Each turn either answers or throws a dead connection away, and the pool holds no more than this many.
+        for _ in 0..=self.pool.max_size() {
+            let mut open = self.open()?;
+            let losses = self.shared.losses.load(Ordering::Relaxed);
+            let is_new = open.losses == u64::MAX;
+            let doubtful = self.purpose != Use::Read
+                && !is_new
+                && (open.used.elapsed() > TRUSTED_FOR || open.losses != losses);
+            if !doubtful || open.connection.ping().is_ok() {
+                open.losses = losses;
+                return Ok(open);
             }
-            open.losses = losses;
+            open.doubtful = true;
         }
-        Ok(open)
+        Err(StoreError::unavailable("every connection was dead"))
     }
 
-    fn open(&mut self) -> Result<Open, StoreError> {
-        match self.connection.take() {
-            Some(open) => Ok(open),
-            None => self.connect(),
-        }
-    }
-
-    fn connect(&self) -> Result<Open, StoreError> {
+    fn open(&self) -> Result<Borrowed, StoreError> {
+        if let Some((since, error)) = &*self.down()
+            && since.elapsed() < DOWN_FOR
         {
-            let down = self
-                .shared
-                .down
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some((since, error)) = &*down
-                && since.elapsed() < DOWN_FOR
-            {
-                return Err(error.clone());
-            }
+            return Err(error.clone());
         }
-        let connected = self.target.connect(self.purpose).map_err(StoreError::from);
-        let mut down = self
-            .shared
+        let borrowed = pool::borrow(self.pool);
+        *self.down() = match &borrowed {
+            Ok(_) => None,
+            Err(error) => Some((Instant::now(), error.clone())),
+        };
+        borrowed
+    }
+
+    fn down(&self) -> MutexGuard<'_, Option<(Instant, StoreError)>> {
+        self.shared
             .down
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match connected {
-            Ok(connection) => {
-                *down = None;
-                Ok(Open {
-                    connection,
-                    used: Instant::now(),
-                    losses: self.shared.losses.load(Ordering::Relaxed),
-                })
-            }
-            Err(error) => {
-                *down = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a connection for the next request, unless what happened on it makes it doubtful.
-    fn keep(&mut self, mut open: Open, ended: Option<&Ended>) {
+    /// Gives a connection back, unless what happened on it makes it doubtful.
+    fn keep(&self, mut open: Borrowed, ended: Option<&Ended>) {
         let doubtful = match ended {
             Some(Ended::Panicked(_)) => true,
             Some(Ended::Failed(error)) => error::is_lost(error),
@@ -244,10 +223,10 @@ impl<'a> Worker<'a> {
             return;
         }
         open.used = Instant::now();
-        self.connection = Some(open);
     }
 
-    fn lose(&self, open: Open) {
+    fn lose(&self, mut open: Borrowed) {
+        open.doubtful = true;
         drop(open);
         self.shared.losses.fetch_add(1, Ordering::Relaxed);
     }

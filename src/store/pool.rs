@@ -1,0 +1,75 @@
+//! The pool of connections that the threads draw from: r2d2 opens them, keeps them, and lets broken ones go.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use diesel::r2d2::R2D2Connection;
+use diesel::result::ConnectionError;
+use r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection};
+
+use super::StoreError;
+use super::connection::{AnyConnection, Target, Use};
+
+/// A connection in somebody's hands; it goes back when it is dropped.
+pub(super) type Borrowed = PooledConnection<Connections>;
+
+/// How r2d2 opens connections to one database.
+pub(super) struct Connections {
+    target: Arc<Target>,
+    purpose: Use,
+}
+
+/// A connection with what is known about its health.
+pub(super) struct Kept {
+    pub(super) connection: AnyConnection,
+    pub(super) used: Instant,
+    /// How many connections had been lost when this one was last seen alive.
+    pub(super) losses: u64,
+    /// What happened on it makes it doubtful: it goes instead of back.
+    pub(super) doubtful: bool,
+}
+
+/// A caller waits no longer than this for a connection.
+const CONNECTION_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// A pool of at most `size` connections, opened when they are needed.
+pub(super) fn build(target: Arc<Target>, purpose: Use, size: u32) -> Pool<Connections> {
+    Pool::builder()
+        .max_size(size)
+        .min_idle(Some(0))
+        .connection_timeout(CONNECTION_WITHIN)
+        // The threads ask by themselves, and only where a connection may have died.
+        .test_on_check_out(false)
+        // Whoever asked for a connection learns why there is none.
+        .error_handler(Box::new(NopErrorHandler))
+        .build_unchecked(Connections { target, purpose })
+}
+
+/// A connection, or why there is none.
+pub(super) fn borrow(pool: &Pool<Connections>) -> Result<Borrowed, StoreError> {
+    pool.get().map_err(StoreError::unavailable)
+}
+
+impl ManageConnection for Connections {
+    type Connection = Kept;
+    type Error = ConnectionError;
+
+    fn connect(&self) -> Result<Kept, ConnectionError> {
+        Ok(Kept {
+            connection: self.target.connect(self.purpose)?,
+            used: Instant::now(),
+            losses: u64::MAX,
+            doubtful: false,
+        })
+    }
+
+    fn is_valid(&self, kept: &mut Kept) -> Result<(), ConnectionError> {
+        kept.connection
+            .ping()
+            .map_err(ConnectionError::CouldntSetupConfiguration)
+    }
+
+    fn has_broken(&self, kept: &mut Kept) -> bool {
+        kept.doubtful || kept.connection.is_broken()
+    }
+}
