@@ -15,4 +15,5 @@ mod architecture;
 mod authorization_code;
 mod authorization_request;
 mod migrations;
+mod store;
 mod store_engine;

@@ -4,6 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use diesel::backend::Backend;
+use diesel::{Connection, PgConnection, SqliteConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use crate::support::postgres;
+
 fn folder(database: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("migrations")
@@ -89,4 +95,49 @@ fn compiled() -> BTreeMap<String, BTreeMap<String, String>> {
 fn the_schema_is_what_both_migrations_make() {
     assert_eq!(written("sqlite"), compiled());
     assert_eq!(written("postgres"), compiled());
+}
+
+const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+fn up_down_up<DB: Backend>(
+    connection: &mut impl MigrationHarness<DB>,
+    migrations: impl Fn() -> EmbeddedMigrations,
+) {
+    let all = names("sqlite").len();
+    assert_eq!(
+        connection
+            .run_pending_migrations(migrations())
+            .unwrap()
+            .len(),
+        all
+    );
+    assert_eq!(
+        connection
+            .revert_all_migrations(migrations())
+            .unwrap()
+            .len(),
+        all
+    );
+    assert_eq!(
+        connection
+            .run_pending_migrations(migrations())
+            .unwrap()
+            .len(),
+        all
+    );
+}
+
+#[test]
+fn every_migration_can_be_taken_back_and_run_again() {
+    up_down_up(
+        &mut SqliteConnection::establish(":memory:").unwrap(),
+        || SQLITE,
+    );
+    if let Some(cluster) = postgres::cluster() {
+        up_down_up(
+            &mut PgConnection::establish(&cluster.create_database(None)).unwrap(),
+            || POSTGRES,
+        );
+    }
 }

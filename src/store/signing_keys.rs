@@ -116,17 +116,23 @@ pub fn promote(
         .first(conn)
         .optional()?;
     let Some(kid) = ready else { return Ok(false) };
-    diesel::update(t::table.filter(t::slot.eq(KeyState::Current.slot(algorithm))))
+    // Whoever takes the key out of its place goes on; a second process that promotes at the same moment waits here, finds
+    // the place empty, and must not touch what is current by then.
+    let key = t::table.filter(t::kid.eq(&kid));
+    let taken = diesel::update(key.filter(t::slot.eq(next)))
+        .set(t::slot.eq(format!("{algorithm}/promoting")))
+        .execute(conn)?;
+    if taken == 0 {
+        return Ok(false);
+    }
+    let current = KeyState::Current.slot(algorithm);
+    diesel::update(t::table.filter(t::slot.eq(&current)))
         .set((t::slot.eq(None::<String>), t::retired_at.eq(now.seconds())))
         .execute(conn)?;
-    // Conditional on its old place: a second process that promotes at the same moment finds nothing left to do.
-    let promoted = diesel::update(t::table.filter(t::kid.eq(kid)).filter(t::slot.eq(next)))
-        .set((
-            t::slot.eq(KeyState::Current.slot(algorithm)),
-            t::activated_at.eq(now.seconds()),
-        ))
+    diesel::update(key)
+        .set((t::slot.eq(current), t::activated_at.eq(now.seconds())))
         .execute(conn)?;
-    Ok(promoted == 1)
+    Ok(true)
 }
 
 /// Forgets keys that retired at or before a time.

@@ -1,0 +1,224 @@
+//! The rows: what may happen once happens once, on both databases, with real threads.
+
+use std::time::Duration;
+
+use latchkey::identity::throttle::Bucket;
+use latchkey::keys;
+use latchkey::protocol::client::ClientId;
+use latchkey::protocol::grants::Grant;
+use latchkey::protocol::grants::authorization_code::IssuedCode;
+use latchkey::protocol::interaction::Consent;
+use latchkey::protocol::jose::SigningAlgorithm;
+use latchkey::protocol::seal::{RootKey, TokenHash};
+use latchkey::protocol::time::Timestamp;
+use latchkey::random;
+use latchkey::store::signing_keys::{self, KeyState};
+use latchkey::store::{
+    access_tokens, authorization_codes, clients, consents, grants, properties, sessions, throttles,
+    users,
+};
+use serde_json::json;
+
+use crate::support::on_both_databases;
+use crate::support::op::{EMAIL, Op};
+
+/// Runs the same thing on many threads at once and collects what each was told.
+fn race<T: Send>(racers: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let start = std::sync::Barrier::new(racers);
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..racers)
+            .map(|racer| {
+                let (start, run) = (&start, &run);
+                scope.spawn(move || {
+                    start.wait();
+                    run(racer)
+                })
+            })
+            .collect();
+        handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap())
+            .collect()
+    })
+}
+
+fn alice(op: &Op) -> String {
+    op.store
+        .read_blocking(|conn| users::find_by_email(conn, EMAIL))
+        .unwrap()
+        .unwrap()
+        .id
+}
+
+/// A grant with a code that is good for a minute.
+fn code(op: &Op) -> (IssuedCode, TokenHash) {
+    let now = op.clock.now();
+    let grant = Grant {
+        id: random::id(),
+        client_id: ClientId::from_request("rp"),
+        subject: alice(op),
+        session_id: random::id(),
+        scope: "openid".parse().unwrap(),
+        claims: Default::default(),
+        created_at: now,
+    };
+    let code = IssuedCode {
+        grant_id: grant.id.clone(),
+        client_id: grant.client_id.clone(),
+        redirect_uri: "https://rp.example/callback".to_owned(),
+        code_challenge: None,
+        nonce: Some("n".to_owned()),
+        resources: vec!["https://api.example".to_owned()],
+        auth_time: now,
+        acr: "1".to_owned(),
+        amr: vec!["pwd".to_owned()],
+        expires_at: now.plus(Duration::from_secs(60)),
+        consumed_at: None,
+    };
+    let hash = TokenHash::of(&random::token());
+    let written = (grant, code.clone());
+    op.store
+        .write_blocking(move |tx| {
+            grants::insert(tx, &written.0)?;
+            authorization_codes::insert(tx, &written.1, &hash)
+        })
+        .unwrap();
+    (code, hash)
+}
+
+on_both_databases! {
+    fn of_many_that_claim_a_code_one_is_told_yes(op) {
+        for _ in 0..10 {
+            let (issued, hash) = code(&op);
+            let now = op.clock.now();
+            let claimed = race(16, |_| op.store.write_blocking(move |tx| authorization_codes::claim(tx, &hash, now)).unwrap());
+            assert_eq!(claimed.iter().filter(|yes| **yes).count(), 1);
+            let found = op.store.read_blocking(move |conn| authorization_codes::find(conn, &hash)).unwrap().unwrap();
+            assert_eq!(found, IssuedCode { consumed_at: Some(now), ..issued });
+        }
+    }
+
+    fn an_expired_code_cannot_be_claimed(op) {
+        let (issued, hash) = code(&op);
+        let claimed = op.store.write_blocking(move |tx| authorization_codes::claim(tx, &hash, issued.expires_at)).unwrap();
+        assert!(!claimed);
+    }
+
+    fn a_grant_is_revoked_once_and_takes_its_tokens_along(op) {
+        let (issued, _) = code(&op);
+        let (grant_id, now) = (issued.grant_id, op.clock.now());
+        let token = TokenHash::of("an access token");
+        {
+            let grant_id = grant_id.clone();
+            op.store.write_blocking(move |tx| access_tokens::insert(tx, &token, &grant_id, now.plus(Duration::from_secs(9)))).unwrap();
+        }
+        let found = op.store.read_blocking(move |conn| access_tokens::find(conn, &token)).unwrap().unwrap();
+        assert!(!found.0.revoked);
+        let revoked = race(8, |_| {
+            let grant_id = grant_id.clone();
+            op.store.write_blocking(move |tx| grants::revoke(tx, &grant_id, now)).unwrap()
+        });
+        assert_eq!(revoked.iter().filter(|yes| **yes).count(), 1);
+        let found = op.store.read_blocking(move |conn| access_tokens::find(conn, &token)).unwrap().unwrap();
+        assert!(found.0.revoked);
+    }
+
+    fn parallel_failures_are_all_counted_up_to_the_limit(op) {
+        let now = op.clock.now();
+        let window = Duration::from_secs(900);
+        let count = |now: Timestamp| op.store.write_blocking(move |tx| throttles::count(tx, &Bucket([7; 32]), 10, window, now)).unwrap();
+        let outcomes = race(32, |_| count(now));
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 10);
+        assert!(outcomes.contains(&Err(now.plus(window))));
+        op.store.write_blocking(|tx| throttles::take_back(tx, &Bucket([7; 32]))).unwrap();
+        assert_eq!([count(now).is_ok(), count(now).is_ok()], [true, false], "one was taken back");
+        assert!(count(now.plus(window)).is_ok(), "a new window");
+        assert!(count(now).is_ok(), "a clock that was set back holds nobody up");
+    }
+
+    fn of_many_that_make_the_first_keys_one_wins(op) {
+        let root: RootKey = "5a".repeat(32).parse().unwrap();
+        op.store.write_blocking(|tx| signing_keys::delete_retired(tx, Timestamp::from_seconds(i64::MAX))).unwrap();
+        let now = op.clock.now();
+        let lists = race(4, |_| keys::ensure(&op.store, &root, &[SigningAlgorithm::Es256, SigningAlgorithm::EdDsa], now).unwrap());
+        let last = op.store.read_blocking(signing_keys::list).unwrap();
+        for algorithm in ["ES256", "EdDSA"] {
+            let of_algorithm = last.iter().filter(|key| key.algorithm == algorithm && key.state == KeyState::Current);
+            assert_eq!(of_algorithm.count(), 1, "{algorithm}");
+        }
+        assert!(lists.iter().all(|list| list.iter().all(|key| last.contains(key))));
+    }
+
+    fn of_many_that_promote_a_key_one_does(op) {
+        let root: RootKey = "5a".repeat(32).parse().unwrap();
+        let now = op.clock.now();
+        for _ in 0..5 {
+            keys::publish_next(&op.store, &root, &[SigningAlgorithm::Es256], now).unwrap();
+            let promoted = race(8, |_| keys::promote(&op.store, &[SigningAlgorithm::Es256], now, now).unwrap());
+            assert_eq!(promoted.iter().sum::<usize>(), 1);
+            let list = op.store.read_blocking(signing_keys::list).unwrap();
+            let current = list.iter().filter(|key| key.algorithm == "ES256" && key.state == KeyState::Current);
+            assert_eq!(current.count(), 1);
+        }
+    }
+
+    fn an_address_belongs_to_one_person(op) {
+        let user = op.store.read_blocking(|conn| users::find_by_email(conn, EMAIL)).unwrap().unwrap();
+        let second = latchkey::identity::user::User { id: random::id(), ..user };
+        assert!(op.store.write_blocking(move |tx| users::insert(tx, &second)).is_err());
+        assert_eq!(op.store.read_blocking(users::list).unwrap().len(), 1);
+    }
+
+    fn a_hash_is_strengthened_only_while_it_is_still_the_one_that_was_verified(op) {
+        let id = alice(&op);
+        let strengthen = |old: &'static str, new: &'static str| {
+            let id = id.clone();
+            op.store.write_blocking(move |tx| users::strengthen_hash(tx, &id, old, new)).unwrap()
+        };
+        let now = op.clock.now();
+        { let id = id.clone(); op.store.write_blocking(move |tx| users::set_password_hash(tx, &id, "first", now)).unwrap(); }
+        assert!(strengthen("first", "second"));
+        assert!(!strengthen("first", "third"));
+    }
+
+    fn consent_is_written_over_and_read_back_whole(op) {
+        let (id, now) = (alice(&op), op.clock.now());
+        let rp = ClientId::from_request("rp");
+        for scope in ["openid", "email openid profile"] {
+            let consent = Consent { scope: scope.parse().unwrap(), claims: vec!["nickname".to_owned()] };
+            let (wanted, id, rp) = (consent.clone(), id.clone(), rp.clone());
+            let found = op.store.write_blocking(move |tx| {
+                consents::put(tx, &id, &rp, &consent, now)?;
+                consents::find(tx, &id, &rp)
+            });
+            assert_eq!(found.unwrap(), Some(wanted));
+        }
+    }
+
+    fn a_property_keeps_its_first_value(op) {
+        let values = race(8, |racer| op.store.write_blocking(move |tx| properties::find_or_set(tx, "race", &racer.to_string())).unwrap());
+        let first = op.store.read_blocking(|conn| properties::find(conn, "race")).unwrap().unwrap();
+        assert!(values.iter().all(|value| *value == first));
+    }
+
+    fn origins_of_switched_on_clients_are_known(op) {
+        op.client(json!({ "client_id": "spa", "token_endpoint_auth_method": "none", "allowed_cors_origins": ["https://spa.example"] }));
+        let known = |origin: &'static str| op.store.read_blocking(move |conn| clients::any_with_origin(conn, origin)).unwrap();
+        assert!(known("https://spa.example"));
+        assert!(!known("https://other.example"));
+        op.client(json!({ "client_id": "spa", "token_endpoint_auth_method": "none" }));
+        assert!(!known("https://spa.example"), "what is left out of the client is gone");
+    }
+
+    fn a_session_is_ended_once_and_never_renewed_after(op) {
+        let mut browser = op.browser();
+        browser.complete(&op.rp().authorize(&[]));
+        let token = TokenHash::of(&browser.cookies["latchkey-session"]);
+        let session = op.store.read_blocking(move |conn| sessions::find_by_token(conn, &token)).unwrap().unwrap();
+        let (id, now) = (session.id.clone(), op.clock.now());
+        let ended = race(8, |_| { let id = id.clone(); op.store.write_blocking(move |tx| sessions::end(tx, &id, now)).unwrap() });
+        assert_eq!(ended.iter().filter(|yes| **yes).count(), 1);
+        assert!(!op.store.write_blocking(move |tx| sessions::renew(tx, &session, &TokenHash::of("new"))).unwrap());
+        assert!(!op.store.read_blocking(move |conn| sessions::is_open(conn, &id)).unwrap());
+    }
+}
