@@ -122,12 +122,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let keys = {
         let (store, root, algorithms) =
             (store.clone(), root.clone(), config.keys.algorithms.clone());
-        let made = web::block(move || {
-            Ok::<_, KeyError>(Keys::read(
-                keys::ensure(&store, &root, &algorithms, now)?,
-                &root,
-            )?)
-        });
+        let made =
+            web::block(move || Keys::read(keys::ensure(&store, &root, &algorithms, now)?, &root));
         KeyRing::new(
             made.await
                 .map_err(|_cancelled| io::Error::other("the start was cancelled"))??,

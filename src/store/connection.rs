@@ -50,7 +50,7 @@ pub(super) struct Identity {
 pub(super) enum Pooling {
     /// The connection is one session: prepared statements and settings stay.
     Session,
-    /// Each transaction may meet another session (PgBouncer in transaction mode), so nothing is kept between them.
+    /// Each transaction may meet another session (`PgBouncer` in transaction mode), so nothing is kept between them.
     Transaction,
 }
 

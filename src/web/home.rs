@@ -4,11 +4,11 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::error::{self, About, Fault};
-use super::extract::{browser, csrf, form};
+use super::extract::{browser, csrf};
 use super::pages::{AccountFace, ErrorKind, Home, SignedIn as Shown};
 use super::security_headers::PageKind;
 use super::state::AppState;
-use super::visit::{Visit, html, see_other};
+use super::visit::{self, Visit, html, see_other};
 use crate::protocol::parameters::Parameters;
 use crate::store::{grants, sessions};
 
@@ -16,9 +16,7 @@ const STEP: &str = "sign-out";
 
 /// Shows who is signed in; nobody is as good an answer.
 pub(super) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
-    let mut visit = Visit::new(&request, &state);
-    let result = try_show(&mut visit).await;
-    error::or_fault_page(&visit, result)
+    visit::show(&request, &state, try_show).await
 }
 
 async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
@@ -61,23 +59,16 @@ pub(super) async fn sign_out(
     payload: web::Payload,
     state: web::Data<AppState>,
 ) -> HttpResponse {
-    let mut visit = Visit::new(&request, &state);
-    let parameters = match form::body(&request, payload).await {
-        Ok(parameters) => parameters,
-        Err(refused) => return error::refused_form(&visit, refused),
-    };
-    let result = try_sign_out(&mut visit, &parameters).await;
-    error::or_fault_page(&visit, result)
+    visit::take_form(&request, payload, &state, try_sign_out).await
 }
 
 async fn try_sign_out(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
-    let is_ours = csrf::is_same_origin(&visit.state, &visit.request)
-        && csrf::is_ours(
-            &visit.state,
-            visit.browser.id(),
-            STEP,
-            parameters.get("csrf"),
-        );
+    let is_ours = csrf::is_ours(
+        &visit.state,
+        visit.browser.id(),
+        STEP,
+        parameters.get("csrf"),
+    );
     if !is_ours {
         return Ok(error::page(
             visit,

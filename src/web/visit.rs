@@ -4,12 +4,15 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use askama::Template;
 
+use super::error::{self, About, Fault};
 use super::extract::browser::{self, Browser, SignedIn};
-use super::pages::Page;
+use super::extract::{csrf, form};
+use super::pages::{ErrorKind, Page};
 use super::request_log::RequestId;
 use super::security_headers::{self, PageKind};
 use super::state::AppState;
 use super::texts::{self, Language, Texts};
+use crate::protocol::parameters::Parameters;
 use crate::protocol::time::Timestamp;
 use crate::store::StoreError;
 
@@ -118,6 +121,41 @@ impl Visit {
             .map(|id| id.0.clone())
             .unwrap_or_default()
     }
+}
+
+/// Answers with a page.
+pub(super) async fn show(
+    request: &HttpRequest,
+    state: &web::Data<AppState>,
+    handle: impl AsyncFnOnce(&mut Visit) -> Result<HttpResponse, Fault>,
+) -> HttpResponse {
+    let mut visit = Visit::new(request, state);
+    let result = handle(&mut visit).await;
+    error::or_fault_page(&visit, result)
+}
+
+/// Takes a form of ours: read strictly, sent from a page of ours, no field twice. What it is about is the handler's to check.
+pub(super) async fn take_form(
+    request: &HttpRequest,
+    payload: web::Payload,
+    state: &web::Data<AppState>,
+    handle: impl AsyncFnOnce(&mut Visit, &Parameters) -> Result<HttpResponse, Fault>,
+) -> HttpResponse {
+    let mut visit = Visit::new(request, state);
+    let parameters = match form::body(request, payload).await {
+        Ok(parameters) => parameters,
+        Err(refused) => return error::refused_form(&visit, refused),
+    };
+    if parameters.repeated().is_some() || !csrf::is_same_origin(state, request) {
+        return error::page(
+            &visit,
+            StatusCode::FORBIDDEN,
+            ErrorKind::Forgery,
+            About::default(),
+        );
+    }
+    let result = handle(&mut visit, &parameters).await;
+    error::or_fault_page(&visit, result)
 }
 
 /// An HTML answer.

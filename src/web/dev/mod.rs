@@ -1,13 +1,32 @@
 //! What exists in development mode only.
 
 mod app;
+mod pending;
+mod recorder;
+mod relying_party;
 
-use actix_web::{Scope, web};
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, Resource, Scope, web};
+
+use super::error;
 
 /// Adds the built-in relying party.
 pub(super) fn configure(scope: Scope) -> Scope {
     scope
-        .service(web::resource("/dev/app").route(web::get().to(app::start)))
-        .service(web::resource("/dev/app/sign-in").route(web::get().to(app::sign_in)))
-        .service(web::resource("/dev/app/callback").route(web::get().to(app::callback)))
+        .service(at(app::START).route(web::get().to(app::start)))
+        .service(at(app::SIGN_IN).route(web::get().to(app::sign_in)))
+        .service(at(app::CALLBACK).route(web::get().to(app::callback)))
+}
+
+fn at(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(only_get))
+}
+
+/// The table of routes holds what production has, so `Allow` is said here.
+async fn only_get(request: HttpRequest) -> HttpResponse {
+    let mut response = error::method_not_allowed(request).await;
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
 }

@@ -5,19 +5,17 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::transaction::{Opened, Transaction};
 use crate::protocol::parameters::Parameters;
-use crate::web::error::{self, About, Fault};
+use crate::web::error::Fault;
 use crate::web::extract::browser::SignedIn;
 use crate::web::extract::{browser, csrf, form};
-use crate::web::pages::{AccountChooser, AccountFace, ChoosableAccount, ErrorKind};
+use crate::web::pages::{AccountChooser, AccountFace, ChoosableAccount};
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
-use crate::web::visit::{Visit, html, see_other};
+use crate::web::visit::{self, Visit, html, see_other};
 
 /// Shows the accounts that are signed in here.
 pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
-    let mut visit = Visit::new(&request, &state);
-    let result = try_show(&mut visit).await;
-    error::or_fault_page(&visit, result)
+    visit::show(&request, &state, try_show).await
 }
 
 async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
@@ -52,24 +50,10 @@ pub(in crate::web) async fn submit(
     payload: web::Payload,
     state: web::Data<AppState>,
 ) -> HttpResponse {
-    let mut visit = Visit::new(&request, &state);
-    let parameters = match form::body(&request, payload).await {
-        Ok(parameters) => parameters,
-        Err(refused) => return error::refused_form(&visit, refused),
-    };
-    let result = try_submit(&mut visit, &parameters).await;
-    error::or_fault_page(&visit, result)
+    visit::take_form(&request, payload, &state, try_submit).await
 }
 
 async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
-    if parameters.repeated().is_some() || !csrf::is_same_origin(&visit.state, &visit.request) {
-        return Ok(error::page(
-            visit,
-            StatusCode::FORBIDDEN,
-            ErrorKind::Forgery,
-            About::default(),
-        ));
-    }
     let mut transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
         Opened::Valid(transaction) => transaction,
         Opened::Expired { restart } => return Ok(see_other(&restart)),

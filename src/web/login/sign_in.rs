@@ -16,14 +16,14 @@ use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 use crate::random;
 use crate::store::{AnyConnection, StoreError, sessions, throttles, users};
-use crate::web::error::{self, About, Fault};
+use crate::web::error::Fault;
 use crate::web::extract::browser::{self, SignedIn};
 use crate::web::extract::client_ip::client_ip;
 use crate::web::extract::{csrf, form};
-use crate::web::pages::{AccountFace, ErrorKind, SignIn, SignInProblem};
+use crate::web::pages::{AccountFace, SignIn, SignInProblem};
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
-use crate::web::visit::{Visit, html, see_other};
+use crate::web::visit::{self, Visit, html, see_other};
 
 /// Where a sign-in leads: back to an app's request, or to our own first page.
 enum Purpose {
@@ -43,9 +43,7 @@ impl Purpose {
 
 /// Shows the form.
 pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
-    let mut visit = Visit::new(&request, &state);
-    let result = try_show(&mut visit).await;
-    error::or_fault_page(&visit, result)
+    visit::show(&request, &state, try_show).await
 }
 
 async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
@@ -96,24 +94,10 @@ pub(in crate::web) async fn submit(
     payload: web::Payload,
     state: web::Data<AppState>,
 ) -> HttpResponse {
-    let mut visit = Visit::new(&request, &state);
-    let parameters = match form::body(&request, payload).await {
-        Ok(parameters) => parameters,
-        Err(refused) => return error::refused_form(&visit, refused),
-    };
-    let result = try_submit(&mut visit, &parameters).await;
-    error::or_fault_page(&visit, result)
+    visit::take_form(&request, payload, &state, try_submit).await
 }
 
 async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
-    if parameters.repeated().is_some() || !csrf::is_same_origin(&visit.state, &visit.request) {
-        return Ok(error::page(
-            visit,
-            StatusCode::FORBIDDEN,
-            ErrorKind::Forgery,
-            About::default(),
-        ));
-    }
     let login = parameters.get("login").unwrap_or_default().to_owned();
     let remember = parameters.get("remember").is_some();
     let refuse = |problem, status| Answer {

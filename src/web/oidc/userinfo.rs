@@ -79,15 +79,11 @@ fn presented(request: &HttpRequest, in_form: Option<&str>) -> Result<Presented, 
             "an access token in the query is not accepted",
         ));
     }
-    let token = match header {
-        Some(value) => Some(
-            value
-                .to_str()
-                .map_err(|_not_ascii| invalid_request("the Authorization header is not ASCII")),
-        ),
-        None => None,
-    };
-    match (token.transpose()?, in_form) {
+    let value = header
+        .map(|value| value.to_str())
+        .transpose()
+        .map_err(|_not_ascii| invalid_request("the Authorization header is not ASCII"))?;
+    match (value, in_form) {
         (Some(value), _) => Ok(Presented::Token(TokenHash::of(
             access_token::from_authorization_header(value)?,
         ))),

@@ -1,0 +1,416 @@
+//! The test app's protocol, through a library that other apps use too. OpenID Connect Core §3.1; RFC 7636; RFC 9207.
+
+use std::error::Error;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openidconnect::core::{
+    CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreTokenResponse,
+    CoreUserInfoClaims,
+};
+use openidconnect::{
+    AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointMaybeSet,
+    EndpointNotSet, EndpointSet, IdTokenVerifier, IssuerUrl, Nonce, OAuth2TokenResponse as _,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, TokenResponse as _,
+};
+use serde_json::{Map, Value, json};
+
+use super::app;
+use super::pending::{Choices, Pending};
+use super::recorder::Recorder;
+use crate::protocol::parameters::Parameters;
+use crate::protocol::seal::constant_time_eq;
+use crate::protocol::time::Timestamp;
+use crate::random;
+use crate::web::pages::{DevClaim, DevError, DevTable};
+use crate::web::state::{AppState, DevApp};
+
+type DiscoveredClient = CoreClient<
+    EndpointSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointMaybeSet,
+    EndpointMaybeSet,
+>;
+
+/// What `from_provider_metadata` asks for, in the order of the requests.
+pub(super) const STEPS: &[&str] = &["Discovery", "Key set", "Token", "UserInfo"];
+
+/// The authorization request: where to send the browser, and what to remember.
+pub(super) async fn begin(
+    state: &AppState,
+    credentials: &DevApp,
+    http: &Recorder,
+    choices: Choices,
+    now: Timestamp,
+) -> Result<Pending, DevError> {
+    let client = discover(state, credentials, http).await?;
+    let (code_challenge, code_verifier) = {
+        let verifier = PkceCodeVerifier::new(random::token());
+        (
+            PkceCodeChallenge::from_code_verifier_sha256(&verifier),
+            verifier,
+        )
+    };
+    let (state_value, nonce) = (CsrfToken::new(random::token()), Nonce::new(random::token()));
+    let (sent_state, sent_nonce) = (state_value.clone(), nonce.clone());
+    let mut request = client
+        .authorize_url(
+            CoreAuthenticationFlow::AuthorizationCode,
+            move || sent_state,
+            move || sent_nonce,
+        )
+        .add_scopes(choices.scopes.iter().cloned().map(Scope::new))
+        .set_pkce_challenge(code_challenge);
+    if let Some(prompt) = choices.prompt.as_deref().and_then(prompt) {
+        request = request.add_prompt(prompt);
+    }
+    if choices.id_token_claims {
+        request = request.add_extra_param("claims", claims_parameter(&choices.scopes).to_string());
+    }
+    let (url, ..) = request.url();
+    Ok(Pending {
+        state: state_value.into_secret(),
+        nonce: nonce.secret().clone(),
+        code_verifier: code_verifier.into_secret(),
+        choices,
+        request: url.to_string(),
+        begun_at: now,
+    })
+}
+
+/// Is this answer meant for us, and which code does it bring?
+pub(super) fn code_of<'a>(
+    answer: &'a Parameters,
+    pending: Option<&Pending>,
+    issuer: &str,
+) -> Result<&'a str, DevError> {
+    if let Some(name) = answer.repeated() {
+        return Err(failure(
+            "invalid_response",
+            &format!("The answer has the parameter {name} more than once."),
+        ));
+    }
+    let Some(pending) = pending else {
+        return Err(failure(
+            "state_unknown",
+            "This browser began no sign-in here in the last 10 minutes. Sign in again.",
+        ));
+    };
+    if !answer
+        .get("state")
+        .is_some_and(|state| constant_time_eq(state.as_bytes(), pending.state.as_bytes()))
+    {
+        let words = "The answer's state isn't the one that was sent, so it belongs to another sign-in. Nothing was exchanged.";
+        return Err(failure("state_mismatch", words));
+    }
+    // RFC 9207 §2.4: errors carry `iss` too, so it comes before them.
+    if answer.get("iss") != Some(issuer) {
+        let received = answer.get("iss").unwrap_or("nothing");
+        return Err(failure(
+            "iss_mismatch",
+            &format!("The answer's iss is {received}, expected {issuer}. Nothing was exchanged."),
+        ));
+    }
+    if let Some(code) = answer.get("error") {
+        return Err(failure(
+            code,
+            answer
+                .get("error_description")
+                .unwrap_or("The server gave no description."),
+        ));
+    }
+    answer.get("code").ok_or_else(|| {
+        failure(
+            "invalid_response",
+            "The answer has neither a code nor an error.",
+        )
+    })
+}
+
+/// Exchanges the code and verifies what comes. Tables are filled as far as it went.
+pub(super) async fn finish(
+    state: &AppState,
+    credentials: &DevApp,
+    http: &Recorder,
+    code: &str,
+    pending: &Pending,
+    tables: &mut Vec<DevTable>,
+    now: Timestamp,
+) -> Result<(), DevError> {
+    let client = discover(state, credentials, http).await?;
+    let response = client
+        .exchange_code(AuthorizationCode::new(code.to_owned()))
+        .map_err(|error| failure("configuration", &with_causes(&error)))?
+        .set_pkce_verifier(PkceCodeVerifier::new(pending.code_verifier.clone()))
+        .request_async(http)
+        .await
+        .map_err(token_failure)?;
+    let raw = body_of(http)
+        .get("id_token")
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .unwrap_or_default();
+    let verifier = client.id_token_verifier().set_time_fn(move || {
+        chrono::DateTime::from_timestamp(now.seconds(), 0).unwrap_or(chrono::DateTime::UNIX_EPOCH)
+    });
+    let subject = verify(&response, &verifier, &Nonce::new(pending.nonce.clone()))?;
+    tables.push(DevTable {
+        title: "ID token".to_owned(),
+        claims: rows(payload(&raw)),
+        raw: Some(raw),
+    });
+    let request = client
+        .user_info(response.access_token().clone(), Some(subject))
+        .map_err(|error| failure("configuration", &with_causes(&error)))?;
+    let _claims: CoreUserInfoClaims = request
+        .request_async(http)
+        .await
+        .map_err(|error| failure("userinfo", &with_causes(&error)))?;
+    tables.push(DevTable {
+        title: "UserInfo".to_owned(),
+        raw: None,
+        claims: rows(body_of(http)),
+    });
+    Ok(())
+}
+
+/// An error with everything that led to it.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+async fn discover(
+    state: &AppState,
+    credentials: &DevApp,
+    http: &Recorder,
+) -> Result<DiscoveredClient, DevError> {
+    let broken = |error: &dyn Error| failure("discovery", &with_causes(error));
+    let issuer = IssuerUrl::new(state.issuer().to_owned()).map_err(|error| broken(&error))?;
+    let redirect = RedirectUrl::new(state.url(app::CALLBACK)).map_err(|error| broken(&error))?;
+    let metadata = CoreProviderMetadata::discover_async(issuer, http)
+        .await
+        .map_err(|error| broken(&error))?;
+    let secret = ClientSecret::new(credentials.client_secret.clone());
+    let client = CoreClient::from_provider_metadata(
+        metadata,
+        ClientId::new(credentials.client_id.clone()),
+        Some(secret),
+    );
+    Ok(client.set_redirect_uri(redirect))
+}
+
+/// Signature, `iss`, `aud`, `exp`, `iat`, `nonce`, and `at_hash`, which ties the access token to the ID token.
+fn verify(
+    response: &CoreTokenResponse,
+    verifier: &IdTokenVerifier<'_, openidconnect::core::CoreJsonWebKey>,
+    nonce: &Nonce,
+) -> Result<openidconnect::SubjectIdentifier, DevError> {
+    let broken = |error: &dyn Error| failure("id_token", &with_causes(error));
+    let token = response
+        .id_token()
+        .ok_or_else(|| failure("id_token", "The token response has no ID token."))?;
+    let claims = token
+        .claims(verifier, nonce)
+        .map_err(|error| broken(&error))?;
+    if let Some(expected) = claims.access_token_hash() {
+        let algorithm = token.signing_alg().map_err(|error| broken(&error))?;
+        let key = token
+            .signing_key(verifier)
+            .map_err(|error| broken(&error))?;
+        let actual = AccessTokenHash::from_token(response.access_token(), algorithm, key)
+            .map_err(|error| broken(&error))?;
+        if actual != *expected {
+            return Err(failure("id_token", "at_hash doesn't fit the access token."));
+        }
+    }
+    Ok(claims.subject().clone())
+}
+
+fn token_failure<R, T>(
+    error: RequestTokenError<R, openidconnect::StandardErrorResponse<T>>,
+) -> DevError
+where
+    R: Error + 'static,
+    T: openidconnect::ErrorResponseType + std::fmt::Display + 'static,
+{
+    let RequestTokenError::ServerResponse(refusal) = &error else {
+        return failure("token", &with_causes(&error));
+    };
+    let code = refusal.error().to_string();
+    let mut words = refusal
+        .error_description()
+        .cloned()
+        .unwrap_or_else(|| "The server gave no description.".to_owned());
+    if code == "invalid_grant" {
+        words.push_str(
+            ". A code works once, and for a minute: after a reload of this page, sign in again.",
+        );
+    }
+    failure(&code, &words)
+}
+
+fn prompt(value: &str) -> Option<CoreAuthPrompt> {
+    match value {
+        "none" => Some(CoreAuthPrompt::None),
+        "login" => Some(CoreAuthPrompt::Login),
+        "consent" => Some(CoreAuthPrompt::Consent),
+        "select_account" => Some(CoreAuthPrompt::SelectAccount),
+        _ => None,
+    }
+}
+
+/// OpenID Connect Core §5.5: what the scopes give in UserInfo, asked for in the ID token too.
+fn claims_parameter(scopes: &[String]) -> Value {
+    let claims_of = |scope: &str| -> &[&str] {
+        match scope {
+            "profile" => &["name", "given_name", "family_name", "locale"],
+            "email" => &["email", "email_verified"],
+            "address" => &["address"],
+            "phone" => &["phone_number", "phone_number_verified"],
+            "groups" => &["groups"],
+            _ => &[],
+        }
+    };
+    let wanted: Map<String, Value> = scopes
+        .iter()
+        .flat_map(|scope| claims_of(scope))
+        .map(|claim| ((*claim).to_owned(), Value::Null))
+        .collect();
+    json!({ "id_token": wanted })
+}
+
+fn body_of(http: &Recorder) -> Map<String, Value> {
+    serde_json::from_slice(&http.last_body()).unwrap_or_default()
+}
+
+/// The claims of a token that was verified already.
+fn payload(token: &str) -> Map<String, Value> {
+    let encoded = token.split('.').nth(1).unwrap_or_default();
+    URL_SAFE_NO_PAD
+        .decode(encoded)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
+}
+
+/// Times also as dates, since nobody reads seconds.
+fn rows(claims: Map<String, Value>) -> Vec<DevClaim> {
+    claims
+        .into_iter()
+        .map(|(name, value)| {
+            let date = if matches!(name.as_str(), "exp" | "iat" | "auth_time" | "updated_at") {
+                value.as_i64()
+            } else {
+                None
+            };
+            let value = match (
+                date.and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0)),
+                value,
+            ) {
+                (Some(date), value) => {
+                    format!("{value} ({})", date.format("%Y-%m-%d %H:%M:%S UTC"))
+                }
+                (None, Value::String(text)) => text,
+                (None, value) => value.to_string(),
+            };
+            DevClaim { name, value }
+        })
+        .collect()
+}
+
+pub(super) fn failure(code: &str, description: &str) -> DevError {
+    DevError {
+        code: code.to_owned(),
+        description: description.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ISSUER: &str = "http://localhost:8080";
+
+    fn pending() -> Pending {
+        Pending {
+            state: "s".to_owned(),
+            nonce: "n".to_owned(),
+            code_verifier: "v".to_owned(),
+            choices: Choices::default(),
+            request: String::new(),
+            begun_at: Timestamp::from_seconds(0),
+        }
+    }
+
+    fn judge(query: &str) -> Result<String, String> {
+        let answer = Parameters::parse(query.as_bytes()).unwrap();
+        code_of(&answer, Some(&pending()), ISSUER)
+            .map(str::to_owned)
+            .map_err(|error| error.code)
+    }
+
+    #[test]
+    fn an_answer_counts_only_with_our_state_and_issuer() {
+        let iss = "iss=http%3A%2F%2Flocalhost%3A8080";
+        assert_eq!(judge(&format!("code=c&state=s&{iss}")).as_deref(), Ok("c"));
+        assert_eq!(
+            judge(&format!("code=c&state=t&{iss}")).unwrap_err(),
+            "state_mismatch"
+        );
+        assert_eq!(
+            judge(&format!("code=c&{iss}")).unwrap_err(),
+            "state_mismatch"
+        );
+        assert_eq!(judge("code=c&state=s").unwrap_err(), "iss_mismatch");
+        assert_eq!(
+            judge("code=c&state=s&iss=https%3A%2F%2Fevil.test").unwrap_err(),
+            "iss_mismatch"
+        );
+        assert_eq!(
+            judge(&format!("error=access_denied&state=s&{iss}")).unwrap_err(),
+            "access_denied"
+        );
+        assert_eq!(
+            judge("error=access_denied&state=s").unwrap_err(),
+            "iss_mismatch"
+        );
+        assert_eq!(
+            judge(&format!("state=s&{iss}")).unwrap_err(),
+            "invalid_response"
+        );
+        assert_eq!(
+            judge(&format!("code=c&code=d&state=s&{iss}")).unwrap_err(),
+            "invalid_response"
+        );
+    }
+
+    #[test]
+    fn an_answer_to_no_question_is_refused() {
+        let answer = Parameters::parse(b"code=c&state=s").unwrap();
+        assert_eq!(
+            code_of(&answer, None, ISSUER).unwrap_err().code,
+            "state_unknown"
+        );
+    }
+
+    #[test]
+    fn times_are_shown_as_dates_too() {
+        let claims = json!({ "exp": 0, "name": "Alice", "groups": ["a"] })
+            .as_object()
+            .unwrap()
+            .clone();
+        let values: Vec<_> = rows(claims).into_iter().map(|row| row.value).collect();
+        assert_eq!(values, ["0 (1970-01-01 00:00:00 UTC)", "Alice", "[\"a\"]"]);
+    }
+}
