@@ -1,1 +1,7 @@
-fn main() {}
+//! The `latchkey` program; [`latchkey::cli`] is its command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    latchkey::cli::run()
+}

@@ -14,6 +14,8 @@ mod support;
 mod architecture;
 mod authorization_code;
 mod authorization_request;
+mod cli;
+mod dev_app;
 mod migrations;
 mod store;
 mod store_engine;

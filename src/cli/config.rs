@@ -3,19 +3,11 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::output::Format;
 use crate::config::{self, Config, Sources};
 
-/// How findings are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One line a finding, for people.
-    Table,
-    /// One object a line, for scripts.
-    Json,
-}
-
 /// Prints every finding; exit code 1 when there is one.
-pub fn check(sources: Sources, format: Format, out: &mut dyn Write) -> io::Result<ExitCode> {
+pub(super) fn check(sources: Sources, format: Format, out: &mut dyn Write) -> io::Result<ExitCode> {
     match (Config::load(sources), format) {
         (Ok(config), Format::Table) => {
             writeln!(
@@ -42,7 +34,7 @@ pub fn check(sources: Sources, format: Format, out: &mut dyn Write) -> io::Resul
 }
 
 /// Prints every key with its default and reason, as a TOML file.
-pub fn reference(out: &mut dyn Write) -> io::Result<ExitCode> {
+pub(super) fn reference(out: &mut dyn Write) -> io::Result<ExitCode> {
     out.write_all(config::reference().as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,2 +1,136 @@
 //! The command line: a file a verb.
-pub mod config;
+//!
+//! Exit codes: 0 done, 1 refused or findings, 2 usage. Answers go to standard output, errors to standard error.
+
+mod apply;
+mod banner;
+mod clients;
+mod config;
+mod dev;
+mod failure;
+mod healthcheck;
+mod keys;
+mod logging;
+mod migrate;
+mod output;
+mod password_input;
+mod serve;
+mod users;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use rustix::fs::Mode;
+
+use self::failure::Failure;
+use self::output::Format;
+use crate::config::{Config, Sources};
+
+/// A standalone OpenID Connect identity provider.
+#[derive(Parser)]
+#[command(name = "latchkey", version, arg_required_else_help = true)]
+struct CommandLine {
+    /// The configuration; without it `LATCHKEY_CONFIG`, else latchkey.toml if present.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How results are printed: for people, or one JSON object a line.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve people and apps.
+    Serve,
+    /// Serve on this machine for trying things, without any configuration.
+    Dev(dev::Flags),
+    /// The database's schema.
+    #[command(subcommand)]
+    Migrate(migrate::Verb),
+    /// Bring people and apps to what a TOML or JSON file says; `-` is standard input.
+    Apply { file: PathBuf },
+    /// People.
+    #[command(subcommand)]
+    Users(users::Verb),
+    /// Apps.
+    #[command(subcommand)]
+    Clients(clients::Verb),
+    /// Signing keys.
+    #[command(subcommand)]
+    Keys(keys::Verb),
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Ask the running server whether it is ready.
+    Healthcheck,
+    /// Print the version.
+    Version,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum ConfigVerb {
+    /// Print every mistake at once.
+    Check,
+    /// Print every key with its default and reason, as a file to begin with.
+    Reference,
+}
+
+/// Runs what the process was started for.
+pub fn run() -> ExitCode {
+    let began = Instant::now();
+    // First of all: whatever is made from here on is for this account's eyes only.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let line = CommandLine::parse();
+    match dispatch(line, began, &mut io::stdout()) {
+        Ok(code) => code,
+        Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(Failure::Text(text)) => {
+            // Nobody is left to tell when standard error is closed too.
+            let _unheard = writeln!(io::stderr(), "latchkey: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let format = line.output;
+    let sources = Sources::from_process(line.config, Vec::new());
+    // These read the configuration in their own way or not at all; the others need a good one.
+    match line.verb {
+        Verb::Dev(flags) => return dev::run(&flags, began),
+        Verb::Config(ConfigVerb::Check) => return Ok(config::check(sources, format, out)?),
+        Verb::Config(ConfigVerb::Reference) => return Ok(config::reference(out)?),
+        Verb::Version => {
+            version(format, out)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let config = Config::load(sources)?;
+    if let Verb::Serve = line.verb {
+        return serve::run(config, began);
+    }
+    logging::for_command();
+    match line.verb {
+        Verb::Migrate(verb) => migrate::run(&config, verb, format, out),
+        Verb::Apply { file } => apply::run(&config, &file, format, out),
+        Verb::Users(verb) => users::run(&config, verb, format, out),
+        Verb::Clients(verb) => clients::run(&config, verb, format, out),
+        Verb::Keys(verb) => keys::run(&config, verb, format, out),
+        Verb::Healthcheck => healthcheck::run(&config, out),
+        Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Version => unreachable!("done above"),
+    }
+}
+
+fn version(format: Format, out: &mut dyn Write) -> io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    match format {
+        Format::Table => writeln!(out, "latchkey {version}"),
+        Format::Json => output::object(out, &serde_json::json!({ "version": version })),
+    }
+}

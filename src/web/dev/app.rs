@@ -7,11 +7,12 @@ use super::pending::{self, Choices, Pending};
 use super::recorder::Recorder;
 use super::relying_party::{self, failure, with_causes};
 use crate::protocol::{prompt, scope};
+use crate::seed::DevApp;
 use crate::web::error;
 use crate::web::extract::form;
 use crate::web::pages::{DevApp as Shown, DevChoice, DevError, DevRun, DevStep};
 use crate::web::security_headers::PageKind;
-use crate::web::state::{AppState, DevApp};
+use crate::web::state::AppState;
 use crate::web::visit::{Visit, html, see_other};
 
 pub(super) const START: &str = "/dev/app";

@@ -22,8 +22,9 @@ use crate::protocol::parameters::Parameters;
 use crate::protocol::seal::constant_time_eq;
 use crate::protocol::time::Timestamp;
 use crate::random;
+use crate::seed::DevApp;
 use crate::web::pages::{DevClaim, DevError, DevTable};
-use crate::web::state::{AppState, DevApp};
+use crate::web::state::AppState;
 
 type DiscoveredClient = CoreClient<
     EndpointSet,

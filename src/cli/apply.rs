@@ -1,0 +1,79 @@
+//! `latchkey apply FILE`.
+
+use std::io::{self, Read as _, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::failure::Failure;
+use super::output::{self, Format};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::seed::{self, Seed};
+use crate::startup;
+
+/// Brings people and apps to what a file says, or lists every mistake in it and changes nothing.
+pub(super) fn run(
+    config: &Config,
+    file: &Path,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let (text, written_as) = read(file)?;
+    let seed = Seed::parse(&text, written_as, config)?;
+    let opened = startup::open(config, false)?;
+    let summary = seed.apply(&opened.store, config, Clock::system().now())?;
+    match format {
+        Format::Table => {
+            out.write_all(summary.to_text().as_bytes())?;
+            for (id, secret) in &summary.new_secrets {
+                writeln!(
+                    out,
+                    "client_id={id}  client_secret={secret}  (shown this once)"
+                )?;
+            }
+        }
+        Format::Json => {
+            let secrets: Vec<_> = summary
+                .new_secrets
+                .iter()
+                .map(|(id, secret)| json!({ "client_id": id, "client_secret": secret }))
+                .collect();
+            let value = json!({
+                "created": summary.created, "updated": summary.updated, "unchanged": summary.unchanged, "new_secrets": secrets,
+            });
+            output::object(out, &value)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path) -> Result<(String, seed::Format), Failure> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().lock().read_to_string(&mut text)?;
+        let json = text.trim_start().starts_with('{');
+        return Ok((
+            text,
+            if json {
+                seed::Format::Json
+            } else {
+                seed::Format::Toml
+            },
+        ));
+    }
+    let format = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => seed::Format::Toml,
+        Some("json") => seed::Format::Json,
+        _ => {
+            return Err(Failure::new(format!(
+                "{}: the name of the file must end in .toml or .json",
+                file.display()
+            )));
+        }
+    };
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+    Ok((text, format))
+}

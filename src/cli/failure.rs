@@ -1,0 +1,38 @@
+//! Why a command ends with exit code 1, as the text that people read.
+
+use std::error::Error;
+use std::io;
+
+/// Ends a command. Any error becomes one with `?`, causes included.
+pub(super) enum Failure {
+    /// The text for standard error.
+    Text(String),
+    /// Nobody reads the output any more, as after `| head`.
+    ReaderGone,
+}
+
+impl Failure {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let as_io = (&error as &dyn Error).downcast_ref::<io::Error>();
+        if as_io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return Self::ReaderGone;
+        }
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            let more = inner.to_string();
+            // Some errors name their cause themselves.
+            if !text.contains(&more) {
+                text = format!("{text}: {}", more.trim().replace('\n', " "));
+            }
+            cause = inner.source();
+        }
+        Self::Text(text)
+    }
+}

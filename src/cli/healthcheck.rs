@@ -1,0 +1,66 @@
+//! `latchkey healthcheck`: for containers, which have no other HTTP client inside.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::failure::Failure;
+use crate::config::{Config, Listen};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_ANSWER: u64 = 16 * 1024;
+
+/// Asks the server that this configuration describes whether it is ready.
+pub(super) fn run(config: &Config, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let failed =
+        |error: std::io::Error| Failure::new(format!("no answer from {}: {error}", config.listen));
+    let answer = match &config.listen {
+        Listen::Tcp(address) => {
+            let stream =
+                TcpStream::connect_timeout(&reachable(*address), PATIENCE).map_err(failed)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            ask(config, stream)
+        }
+        Listen::Unix(path) => {
+            let stream = UnixStream::connect(path).map_err(failed)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            ask(config, stream)
+        }
+    };
+    let answer = answer.map_err(failed)?;
+    let status = answer.split(' ').nth(1).unwrap_or_default();
+    if status != "200" {
+        return Err(Failure::new(format!(
+            "not ready: the server at {} answers {status}",
+            config.listen
+        )));
+    }
+    writeln!(out, "ready")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One request by hand: half a dozen headers don't need an asynchronous client.
+fn ask(config: &Config, mut stream: impl Read + Write) -> std::io::Result<String> {
+    let (base, host) = (config.issuer.path(), config.issuer.host());
+    write!(
+        stream,
+        "GET {base}/readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A server that listens on every address is reached on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}

@@ -1,0 +1,152 @@
+//! `latchkey keys …`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::output::{self, Format};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::keys;
+use crate::startup;
+use crate::store::signing_keys;
+
+/// Servers look once a second.
+const SEEN_BY_SERVERS: Duration = Duration::from_millis(1_100);
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// Show every signing key, oldest first.
+    List,
+    /// Publish the next key; it signs once caches have seen it.
+    Rotate {
+        /// Sign with it at once. Apps that cache the key set may refuse tokens until they read it again.
+        #[arg(long)]
+        now: bool,
+    },
+}
+
+pub(super) fn run(
+    config: &Config,
+    verb: Verb,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    match verb {
+        Verb::List => list(config, format, out),
+        Verb::Rotate { now } => rotate(config, now, format, out),
+    }
+}
+
+fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let stored = startup::open(config, false)?
+        .store
+        .read_blocking(signing_keys::list)?;
+    match format {
+        Format::Table => {
+            let moment = |time: Option<_>| time.map(output::time).unwrap_or_default();
+            let rows: Vec<_> = stored
+                .into_iter()
+                .map(|key| {
+                    let state = key.state.as_str().to_owned();
+                    let times =
+                        [Some(key.created_at), key.activated_at, key.retired_at].map(moment);
+                    [key.kid, key.algorithm, state]
+                        .into_iter()
+                        .chain(times)
+                        .collect()
+                })
+                .collect();
+            output::table(
+                out,
+                &[
+                    "KID",
+                    "ALGORITHM",
+                    "STATE",
+                    "CREATED",
+                    "ACTIVATED",
+                    "RETIRED",
+                ],
+                &rows,
+            )?;
+        }
+        Format::Json => {
+            for key in &stored {
+                let value = json!({
+                    "kid": key.kid,
+                    "algorithm": key.algorithm,
+                    "state": key.state.as_str(),
+                    "created_at": output::time(key.created_at),
+                    "activated_at": key.activated_at.map(output::time),
+                    "retired_at": key.retired_at.map(output::time),
+                });
+                output::object(out, &value)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rotate(
+    config: &Config,
+    at_once: bool,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let opened = startup::open(config, false)?;
+    let algorithms = &config.keys.algorithms;
+    let published = keys::publish_next(
+        &opened.store,
+        &opened.root,
+        algorithms,
+        Clock::system().now(),
+    )?;
+    // Read again, because making an RSA key takes its time and a server may have published meanwhile.
+    let now = Clock::system().now();
+    let promoted = if at_once {
+        keys::promote(&opened.store, algorithms, now, now)?
+    } else {
+        0
+    };
+    if at_once && promoted == 0 {
+        return Err(Failure::new(
+            "no key began to sign: another process is rotating at this moment",
+        ));
+    }
+    if at_once {
+        wait_until_servers_have_seen();
+    }
+    match format {
+        Format::Table => {
+            for kid in &published {
+                writeln!(out, "published {kid}")?;
+            }
+            if at_once {
+                writeln!(out, "{promoted} new keys sign now")?;
+            } else if published.is_empty() {
+                writeln!(
+                    out,
+                    "the next keys are published already; --now lets them sign"
+                )?;
+            }
+        }
+        Format::Json => output::object(
+            out,
+            &json!({ "published": published, "promoted": promoted }),
+        )?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// When the command returns, every running server signs with the new key.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "waits for other processes, which go by the real time"
+)]
+fn wait_until_servers_have_seen() {
+    std::thread::sleep(SEEN_BY_SERVERS);
+}

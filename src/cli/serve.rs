@@ -1,0 +1,69 @@
+//! `latchkey serve`, and the running of a server that `dev` shares.
+
+use std::io;
+use std::process::{self, ExitCode};
+use std::time::Instant;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::failure::Failure;
+use super::{banner, logging};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::startup::{self, StartError, Stopper};
+
+/// Serves until SIGTERM or SIGINT.
+pub(super) fn run(config: Config, began: Instant) -> Result<ExitCode, Failure> {
+    logging::for_server(&config);
+    until_stopped(config, began)??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a server, prints where it is, and returns when it was stopped and has answered what it had accepted.
+/// The outer error is about printing and waiting, the inner one about the start.
+pub(super) fn until_stopped(config: Config, began: Instant) -> io::Result<Result<(), StartError>> {
+    actix_web::rt::System::new().block_on(async {
+        // Before the start, so that a signal in the middle of it is not lost.
+        let signals = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        let running = match Box::pin(startup::start(config.clone(), Clock::system())).await {
+            Ok(running) => running,
+            Err(error) => return Ok(Err(error)),
+        };
+        let printed = banner::print(
+            &mut io::stdout(),
+            &config,
+            running.dev_app.as_ref(),
+            began.elapsed(),
+        );
+        if let Err(error) = printed {
+            tracing::warn!(%error, "standard output could not be written");
+        }
+        actix_web::rt::spawn(stop_on_signal(signals, running.stopper()));
+        running.run().await?;
+        tracing::info!("stopped");
+        Ok(Ok(()))
+    })
+}
+
+/// The first signal drains, the second one ends the process at once.
+async fn stop_on_signal((mut terminate, mut interrupt): (Signal, Signal), stopper: Stopper) {
+    next(&mut terminate, &mut interrupt).await;
+    tracing::info!("stopping");
+    tokio::select! {
+        () = stopper.stop() => {}
+        () = next(&mut terminate, &mut interrupt) => {
+            tracing::warn!("stopped at once; what was in progress is lost");
+            process::exit(1);
+        }
+    }
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,721 @@
+//! The real binary: its words, its exit codes, its files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PASSWORD: &str = "a-lantern-over-quiet-water";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory with a configuration, in which commands run.
+struct Place {
+    directory: TempDir,
+    port: u16,
+}
+
+struct Done {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// A server that ends with the test.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self {
+            directory: tempfile::tempdir().unwrap(),
+            port: free_port(),
+        };
+        let port = place.port;
+        let config = format!(
+            "issuer = \"http://localhost:{port}\"\nlisten = \"127.0.0.1:{port}\"\n\
+             [management]\nlisten = \"unix:{}\"\n[password]\nmemory_kib = 7168\niterations = 1\n",
+            place.path("management.sock").display()
+        );
+        place.write("latchkey.toml", &config);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_clear();
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Done {
+        self.run_with_input(arguments, "")
+    }
+
+    fn run_with_input(&self, arguments: &[&str], input: &str) -> Done {
+        let mut child = self.command(arguments).spawn().unwrap();
+        // A command that reads nothing may have ended already.
+        let _closed = child.stdin.take().unwrap().write_all(input.as_bytes());
+        // A server that was to refuse, but did not, would otherwise keep the test waiting for ever.
+        let status = wait(&mut child);
+        let (mut out, mut err) = (String::new(), String::new());
+        child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut out)
+            .unwrap();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut err)
+            .unwrap();
+        Done {
+            code: status.code(),
+            out,
+            err,
+        }
+    }
+
+    fn serve(&self) -> Server {
+        Server::start(self.command(&["serve"]), self.port)
+    }
+
+    fn objects(&self, arguments: &[&str]) -> Vec<Value> {
+        let done = self.run(&[arguments, &["--output", "json"]].concat());
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        done.out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+impl Server {
+    /// Waits until it says that it is ready.
+    fn start(mut command: Command, port: u16) -> Self {
+        let child = command.stderr(Stdio::null()).spawn().unwrap();
+        let server = Self { child, port };
+        poll(|| {
+            server
+                .get("/readyz")
+                .is_some_and(|(status, _)| status == 200)
+        });
+        server
+    }
+
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let response = reqwest::blocking::get(url).ok()?;
+        Some((response.status().as_u16(), response.text().ok()?))
+    }
+
+    fn published_keys(&self) -> BTreeSet<String> {
+        let (_, body) = self.get("/jwks").unwrap();
+        let document: Value = serde_json::from_str(&body).unwrap();
+        let keys = document["keys"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{body}"));
+        keys.iter()
+            .map(|key| key["kid"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([signal, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    fn first_lines(&mut self, count: usize) -> Vec<String> {
+        let out = BufReader::new(self.child.stdout.take().unwrap());
+        out.lines().take(count).map(Result::unwrap).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended_before = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("the process did not end");
+        }
+        pause();
+    }
+}
+
+fn poll(mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "it did not happen in time");
+        pause();
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "another process goes by the real time; this is between two looks at it"
+)]
+fn pause() {
+    thread::sleep(Duration::from_millis(20));
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .permissions()
+        .mode()
+        & 0o777
+}
+
+#[test]
+fn config_check_lists_all_findings_at_once() {
+    let place = Place::new();
+    place.write(
+        "bad.toml",
+        "listen = \"nowhere\"\n[tokens]\ncode = \"2h\"\n[log]\nlevle = \"info\"\n",
+    );
+    let done = place.run(&["config", "check", "--config", "bad.toml"]);
+    assert_eq!(done.code, Some(1));
+    for part in [
+        "issuer",
+        "bad.toml:1: listen",
+        "bad.toml:3: tokens.code",
+        "bad.toml:5: log.levle",
+    ] {
+        assert!(done.out.contains(part), "{part} in {}", done.out);
+    }
+}
+
+#[test]
+fn the_configuration_may_be_named_before_or_after_the_verb() {
+    let place = Place::new();
+    fs::rename(place.path("latchkey.toml"), place.path("other.toml")).unwrap();
+    for arguments in [
+        ["--config", "other.toml", "config", "check"],
+        ["config", "check", "--config", "other.toml"],
+    ] {
+        assert_eq!(place.run(&arguments).code, Some(0));
+    }
+    assert_eq!(place.run(&["config", "check"]).code, Some(1));
+}
+
+#[test]
+fn a_command_with_a_bad_configuration_says_everything_on_standard_error() {
+    let place = Place::new();
+    place.write("latchkey.toml", "listen = \"nowhere\"\n");
+    let done = place.run(&["users", "list"]);
+    assert_eq!((done.code, done.out.as_str()), (Some(1), ""));
+    assert!(
+        done.err.contains("issuer") && done.err.contains("listen"),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
+fn usage_errors_end_with_exit_code_2() {
+    let place = Place::new();
+    let usages: [&[&str]; 6] = [
+        &[],
+        &["sevre"],
+        &["users"],
+        &["users", "create"],
+        &["users", "list", "--output", "xml"],
+        &["dev", "--port", "0"],
+    ];
+    for arguments in usages {
+        assert_eq!(place.run(arguments).code, Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_version_is_printed_without_a_configuration() {
+    let place = Place::new();
+    place.write("latchkey.toml", "?");
+    let done = place.run(&["version"]);
+    assert_eq!(
+        (done.code, done.out),
+        (Some(0), format!("latchkey {}\n", env!("CARGO_PKG_VERSION")))
+    );
+}
+
+#[test]
+fn applying_a_file_twice_is_the_same_as_once() {
+    let place = Place::new();
+    place.write(
+        "seed.toml",
+        &format!(
+            "[[users]]\nemail = \"alice@example.test\"\npassword = \"{PASSWORD}\"\n\
+             [[clients]]\nclient_id = \"notes\"\nclient_name = \"Acme Notes\"\nredirect_uris = [\"https://notes.example.test/callback\"]\n"
+        ),
+    );
+    let first = place.run(&["apply", "seed.toml"]);
+    assert_eq!(first.code, Some(0), "{}", first.err);
+    assert!(first.out.contains("client_secret="), "{}", first.out);
+    let before = (
+        place.objects(&["users", "list"]),
+        place.objects(&["clients", "list"]),
+    );
+    let second = place.run(&["apply", "seed.toml"]);
+    assert_eq!(
+        (second.code, second.out.as_str()),
+        (Some(0), "2 unchanged\n")
+    );
+    assert_eq!(
+        (
+            place.objects(&["users", "list"]),
+            place.objects(&["clients", "list"])
+        ),
+        before
+    );
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_every_mistake_is_listed() {
+    let place = Place::new();
+    let file = format!(
+        r#"{{"users": [{{"email": "bob@example.test", "password": "{PASSWORD}"}}, {{"email": "nobody"}}, {{"email": "a@b.test", "admn": true}}],
+            "clients": [{{"client_id": "notes", "redirect_uris": ["https://notes.example.test/#x"]}}]}}"#
+    );
+    let done = place.run_with_input(&["apply", "-"], &file);
+    assert_eq!((done.code, done.out.as_str()), (Some(1), ""));
+    for part in [
+        "users[1].email",
+        "users[2].admn",
+        "clients[0].redirect_uris",
+    ] {
+        assert!(done.err.contains(part), "{part} in {}", done.err);
+    }
+    assert!(place.objects(&["users", "list"]).is_empty());
+}
+
+#[test]
+fn people_are_created_once_and_their_hash_is_never_shown() {
+    let place = Place::new();
+    let create = [
+        "users",
+        "create",
+        "Alice@example.test",
+        "--admin",
+        "--verified",
+        "--name",
+        "Alice",
+        "--group",
+        "staff",
+    ];
+    let done = place.run_with_input(&create, &format!("{PASSWORD}\n"));
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let again = place.run_with_input(
+        &["users", "create", "alice@example.test"],
+        &format!("{PASSWORD}\n"),
+    );
+    assert_eq!(again.code, Some(1));
+    assert!(
+        again.err.contains("has an account already"),
+        "{}",
+        again.err
+    );
+
+    let people = place.objects(&["users", "list"]);
+    let alice = people.first().unwrap();
+    assert_eq!(people.len(), 1);
+    assert_eq!(alice["email"], "Alice@example.test");
+    assert_eq!(
+        (&alice["admin"], &alice["email_verified"]),
+        (&Value::Bool(true), &Value::Bool(true))
+    );
+    assert_eq!(
+        (&alice["groups"][0], &alice["claims"]["name"]),
+        (&Value::from("staff"), &Value::from("Alice"))
+    );
+    assert!(!alice.to_string().contains("argon2"));
+    let table = place.run(&["users", "list"]).out;
+    assert!(
+        table.starts_with("EMAIL") && !table.contains("argon2"),
+        "{table}"
+    );
+}
+
+#[test]
+fn a_password_is_set_under_the_same_rules_and_only_for_somebody() {
+    let place = Place::new();
+    place.run_with_input(
+        &["users", "create", "alice@example.test"],
+        &format!("{PASSWORD}\n"),
+    );
+    let set =
+        |email: &str, input: &str| place.run_with_input(&["users", "set-password", email], input);
+    assert_eq!(
+        set("alice@example.test", "another-lantern-over-water\n").code,
+        Some(0)
+    );
+    for (email, input, words) in [
+        ("alice@example.test", "short\n", "less than 12 characters"),
+        ("alice@example.test", "", "standard input"),
+        (
+            "bob@example.test",
+            "another-lantern-over-water\n",
+            "nobody has the e-mail",
+        ),
+    ] {
+        let done = set(email, input);
+        assert_eq!(done.code, Some(1));
+        assert!(done.err.contains(words), "{}", done.err);
+        assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+    }
+}
+
+#[test]
+fn a_clients_secret_is_shown_once_and_never_again() {
+    let place = Place::new();
+    let uri = ["--redirect-uri", "https://notes.example.test/callback"];
+    let created = place.objects(
+        &[
+            &["clients", "create", "--id", "notes", "--name", "Acme Notes"],
+            &uri[..],
+        ]
+        .concat(),
+    );
+    let secret = created[0]["client_secret"].as_str().unwrap();
+    assert!(secret.len() >= 43);
+    for output in ["table", "json"] {
+        let list = place.run(&["clients", "list", "--output", output]).out;
+        assert!(
+            list.contains("Acme Notes") && !list.contains(secret) && !list.contains("secret_hash"),
+            "{list}"
+        );
+    }
+    let again = place.run(&[&["clients", "create", "--id", "notes"], &uri[..]].concat());
+    assert_eq!(again.code, Some(1));
+    let public = place.objects(&[&["clients", "create", "--public"], &uri[..]].concat());
+    assert!(public[0]["client_id"].is_string() && public[0].get("client_secret").is_none());
+}
+
+#[test]
+fn a_running_server_signs_with_the_new_key_when_the_rotation_returns_and_publishes_the_old_one() {
+    let place = Place::new();
+    let server = place.serve();
+    let before = server.published_keys();
+    let done = place.run(&["keys", "rotate", "--now"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let after = server.published_keys();
+    assert_eq!(before.len(), 2);
+    assert_eq!(after.len(), 4);
+    assert!(after.is_superset(&before));
+
+    let of_state = |state: &str| -> BTreeSet<String> {
+        let keys = place.objects(&["keys", "list"]);
+        keys.iter()
+            .filter(|key| key["state"] == state)
+            .map(|key| key["kid"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(of_state("retired"), before);
+    assert_eq!(of_state("current"), &after - &before);
+}
+
+#[test]
+fn a_rotation_without_haste_publishes_the_next_keys_only() {
+    let place = Place::new();
+    let server = place.serve();
+    let before = server.published_keys();
+    assert_eq!(place.run(&["keys", "rotate"]).code, Some(0));
+    poll(|| server.published_keys().len() == 4);
+    let keys = place.objects(&["keys", "list"]);
+    let current = keys.iter().filter(|key| key["state"] == "current");
+    assert!(
+        current.clone().count() == 2
+            && current
+                .clone()
+                .all(|key| before.contains(key["kid"].as_str().unwrap()))
+    );
+}
+
+#[test]
+fn one_sqlite_file_has_one_server() {
+    let place = Place::new();
+    let _server = place.serve();
+    let port = free_port();
+    let second = format!(
+        "issuer = \"http://localhost:{port}\"\nlisten = \"127.0.0.1:{port}\"\n[management]\nlisten = \"127.0.0.1:{}\"\n",
+        free_port()
+    );
+    place.write("second.toml", &second);
+    let done = place.run(&["serve", "--config", "second.toml"]);
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.err.contains("another Latchkey server is using"),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
+fn development_and_production_do_not_share_a_database() {
+    let place = Place::new();
+    let port = free_port().to_string();
+    let mut dev = Server::start(
+        place.command(&["dev", "--data-dir", ".", "--port", &port]),
+        port.parse().unwrap(),
+    );
+    dev.signal("-TERM");
+    assert_eq!(wait(&mut dev.child).code(), Some(0));
+    let served = place.run(&["serve"]);
+    assert_eq!(served.code, Some(1));
+    assert!(served.err.contains("development"), "{}", served.err);
+
+    let place = Place::new();
+    let mut server = place.serve();
+    server.signal("-TERM");
+    assert_eq!(wait(&mut server.child).code(), Some(0));
+    let dev = place.run(&["dev", "--data-dir", ".", "--port", &port]);
+    assert_eq!(dev.code, Some(1));
+    assert!(dev.err.contains("production"), "{}", dev.err);
+}
+
+#[test]
+fn dev_prints_where_everything_is_and_starts_over_only_where_it_is_at_home() {
+    let place = Place::new();
+    let port = free_port();
+    let port_text = port.to_string();
+    let mut dev = Server::start(place.command(&["dev", "--port", &port_text]), port);
+    let lines = dev.first_lines(6);
+    assert!(
+        lines[0].starts_with("latchkey 0.1.0 (development)                            ready in "),
+        "{}",
+        lines[0]
+    );
+    let sign_in = format!(
+        "{:<49}alice@example.test / correct-horse-battery",
+        format!("  Sign in      http://localhost:{port}/")
+    );
+    assert_eq!(lines[1], sign_in);
+    assert_eq!(
+        lines[2],
+        format!("  Test app     http://localhost:{port}/dev/app")
+    );
+    assert_eq!(
+        lines[3],
+        format!("  Discovery    http://localhost:{port}/.well-known/openid-configuration")
+    );
+    assert!(
+        lines[4].starts_with("  Client       client_id=demo-web  client_secret="),
+        "{}",
+        lines[4]
+    );
+    assert_eq!(
+        lines[5],
+        "  Data         ./latchkey-dev/latchkey.db        (latchkey dev --fresh starts over)"
+    );
+    assert_eq!(mode(&place.path("latchkey-dev")), 0o700);
+
+    let taken = place.run(&["dev", "--port", &port_text]);
+    assert_eq!(taken.code, Some(1));
+    assert!(
+        taken.err.contains("--port") && taken.err.lines().count() == 1,
+        "{}",
+        taken.err
+    );
+    let running = place.run(&["dev", "--fresh", "--port", &free_port().to_string()]);
+    assert_eq!(running.code, Some(1), "{}", running.err);
+    assert!(
+        running.err.contains("another server is using"),
+        "{}",
+        running.err
+    );
+    dev.signal("-TERM");
+    assert_eq!(wait(&mut dev.child).code(), Some(0));
+
+    let key = fs::read(place.path("latchkey-dev/secret.key")).unwrap();
+    place.write("latchkey-dev/thesis.txt", "years of work");
+    let strange = place.run(&["dev", "--fresh", "--port", &port_text]);
+    assert_eq!(strange.code, Some(1));
+    assert!(strange.err.contains("thesis.txt"), "{}", strange.err);
+    assert_eq!(
+        fs::read(place.path("latchkey-dev/secret.key")).unwrap(),
+        key
+    );
+    fs::remove_file(place.path("latchkey-dev/thesis.txt")).unwrap();
+    let _fresh = Server::start(
+        place.command(&["dev", "--fresh", "--port", &port_text]),
+        port,
+    );
+    assert_ne!(
+        fs::read(place.path("latchkey-dev/secret.key")).unwrap(),
+        key
+    );
+}
+
+#[test]
+fn starting_over_never_removes_a_production_database() {
+    let place = Place::new();
+    let home = place.path("home");
+    fs::create_dir(&home).unwrap();
+    let url = format!("sqlite://{}", home.join("latchkey.db").display());
+    let mut command = place.command(&["serve"]);
+    command.env("LATCHKEY_DATABASE__URL", url);
+    let mut server = Server::start(command, place.port);
+    server.signal("-TERM");
+    wait(&mut server.child);
+    let done = place.run(&[
+        "dev",
+        "--fresh",
+        "--data-dir",
+        "home",
+        "--port",
+        &free_port().to_string(),
+    ]);
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.err.contains("not made by latchkey dev"),
+        "{}",
+        done.err
+    );
+    assert!(home.join("latchkey.db").exists() && home.join("secret.key").exists());
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_ends_with_exit_code_0() {
+    for signal in ["-TERM", "-INT"] {
+        let place = Place::new();
+        let mut server = place.serve();
+        server.signal(signal);
+        assert_eq!(wait(&mut server.child).code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn healthcheck_asks_the_running_server() {
+    let place = Place::new();
+    let before = place.run(&["healthcheck"]);
+    assert_eq!(before.code, Some(1));
+    assert!(before.err.contains("no answer"), "{}", before.err);
+    let _server = place.serve();
+    let during = place.run(&["healthcheck"]);
+    assert_eq!(
+        (during.code, during.out.as_str()),
+        (Some(0), "ready\n"),
+        "{}",
+        during.err
+    );
+}
+
+#[test]
+fn healthcheck_finds_a_server_on_a_socket_and_below_a_path() {
+    let place = Place::new();
+    let socket = place.path("latchkey.sock");
+    let config = format!(
+        "issuer = \"https://id.example.test/base\"\nlisten = \"unix:{}\"\n[management]\nlisten = \"127.0.0.1:{}\"\n",
+        socket.display(),
+        place.port
+    );
+    place.write("latchkey.toml", &config);
+    let _server = place.serve();
+    let done = place.run(&["healthcheck"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+}
+
+#[test]
+fn the_files_of_a_database_are_for_their_owner_only() {
+    let place = Place::new();
+    let _server = place.serve();
+    for name in [
+        "latchkey.db",
+        "latchkey.db-wal",
+        "latchkey.db-shm",
+        "secret.key",
+    ] {
+        assert_eq!(mode(&place.path(name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn migrations_are_pending_until_they_ran() {
+    let place = Place::new();
+    let missing = place.run(&["migrate", "status"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(!place.path("latchkey.db").exists());
+    let up = place.run(&["migrate", "up"]);
+    assert_eq!(up.code, Some(0), "{}", up.err);
+    assert!(up.out.starts_with("applied "), "{}", up.out);
+    let status = place.run(&["migrate", "status"]);
+    assert_eq!(
+        (status.code, status.out.as_str()),
+        (Some(0), "the database is up to date\n")
+    );
+}
+
+#[test]
+fn log_lines_of_a_server_are_one_json_object_each() {
+    let place = Place::new();
+    let mut command = place.command(&["serve"]);
+    let log = fs::File::create(place.path("log")).unwrap();
+    let child = command.stderr(log).spawn().unwrap();
+    let mut server = Server {
+        child,
+        port: place.port,
+    };
+    poll(|| {
+        server
+            .get("/readyz")
+            .is_some_and(|(status, _)| status == 200)
+    });
+    server.signal("-TERM");
+    wait(&mut server.child);
+    let text = fs::read_to_string(place.path("log")).unwrap();
+    let events: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        events
+            .iter()
+            .any(|event| event["message"] == "request" && event["status"] == 200),
+        "{text}"
+    );
+}
