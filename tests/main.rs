@@ -13,7 +13,6 @@ mod support;
 
 mod architecture;
 mod authorization_code;
-mod authorization_request;
 mod cli;
 mod dev_app;
 mod migrations;
