@@ -15,5 +15,6 @@ mod architecture;
 mod authorization_code;
 mod authorization_request;
 mod migrations;
+mod prompt;
 mod store;
 mod store_engine;
