@@ -13,8 +13,10 @@ mod support;
 
 mod architecture;
 mod authorization_code;
+mod authorization_request;
 mod cli;
 mod dev_app;
 mod migrations;
+mod prompt;
 mod store;
 mod store_engine;

@@ -261,7 +261,11 @@ pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
 /// Any method that a path of ours does not take.
 pub(super) async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
     let mut response = framework_refusal(&request, StatusCode::METHOD_NOT_ALLOWED);
-    let allowed = routes::methods(request.match_pattern().as_deref().unwrap_or_default());
+    let base = request
+        .app_data::<web::Data<AppState>>()
+        .expect("every application is built with its state")
+        .base();
+    let allowed = routes::methods(request.match_pattern().as_deref().unwrap_or_default(), base);
     if let Ok(value) = HeaderValue::from_str(
         &allowed
             .iter()

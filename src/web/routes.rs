@@ -141,6 +141,12 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
                 .route(web::get().to(health::ready))
                 .route(web::head().to(health::ready)),
         );
+    let scope = if base.is_empty() {
+        scope
+    } else {
+        // The issuer itself is an address that people type.
+        scope.service(at("").route(web::get().to(home::show)))
+    };
     let scope = if development {
         dev::configure(scope)
     } else {
@@ -158,12 +164,16 @@ pub(crate) fn configure_management(app: &mut web::ServiceConfig) {
 }
 
 /// The methods that a path takes, for `Allow`.
-pub(super) fn methods(pattern: &str) -> Vec<Method> {
-    let of_route =
-        |route: &&Route| pattern.ends_with(route.path) && (route.path != "/" || pattern == "/");
+pub(super) fn methods(pattern: &str, base: &str) -> Vec<Method> {
+    // Two well-known paths have the issuer's own path behind them.
+    let own = pattern
+        .strip_prefix(base)
+        .or_else(|| pattern.strip_suffix(base))
+        .unwrap_or(pattern);
+    let own = if own.is_empty() { "/" } else { own };
     TABLE
         .iter()
-        .find(of_route)
+        .find(|route| route.path == own)
         .map(|route| route.methods.to_vec())
         .unwrap_or_default()
 }
