@@ -16,3 +16,4 @@ mod authorization_code;
 mod authorization_request;
 mod migrations;
 mod store_engine;
+mod throttle;
