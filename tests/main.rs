@@ -14,6 +14,8 @@ mod support;
 mod architecture;
 mod authorization_code;
 mod authorization_request;
+mod cors;
+mod keys;
 mod migrations;
 mod store_engine;
 mod throttle;
