@@ -65,6 +65,7 @@ pub enum StartError {
 pub struct Running {
     pub address: Option<SocketAddr>,
     pub dev_app: Option<DevApp>,
+    hashing: HashingQueue,
     stopping: Arc<AtomicBool>,
     handles: Vec<ServerHandle>,
     servers: Vec<actix_web::dev::Server>,
@@ -131,10 +132,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     };
     let threads = threads_by_default();
     let stopping = Arc::new(AtomicBool::new(false));
+    let hashing = HashingQueue::new(threads, threads.get() * WAITING_HASHES_PER_CORE)?;
     let state = web::Data::new(AppState {
         tickets: SealingKey::derive(&root, "tickets"),
         cookies: SealingKey::derive(&root, "cookies"),
-        hashing: HashingQueue::new(threads, threads.get() * WAITING_HASHES_PER_CORE)?,
+        hashing: hashing.clone(),
         hash_settings,
         dev_app: dev_app.clone(),
         stopping: stopping.clone(),
@@ -161,6 +163,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     Ok(Running {
         address,
         dev_app,
+        hashing,
         stopping,
         handles,
         servers,
@@ -172,6 +175,11 @@ impl Running {
     pub async fn run(self) -> io::Result<()> {
         let results = futures_util::future::join_all(self.servers).await;
         results.into_iter().collect()
+    }
+
+    /// The threads on which passwords are hashed; work that is put there takes its turn with sign-ins.
+    pub fn hashing(&self) -> HashingQueue {
+        self.hashing.clone()
     }
 
     /// The way to stop it from elsewhere.

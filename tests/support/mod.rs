@@ -4,6 +4,7 @@ pub mod browser;
 pub mod op;
 pub mod postgres;
 pub mod relying_party;
+pub mod wait;
 
 /// Runs each test on SQLite and on PostgreSQL. `op` starts in production mode; `op with [..]` takes settings.
 macro_rules! on_both_databases {

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use latchkey::clock::Clock;
 use latchkey::config::{Config, Sources};
+use latchkey::hashing::HashingQueue;
 use latchkey::protocol::time::Timestamp;
 use latchkey::seed::{Format, Seed, Summary};
 use latchkey::startup::{self, Stopper};
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use super::browser::Browser;
 use super::postgres;
 use super::relying_party::Rp;
+use super::wait::eventually;
 
 pub const EMAIL: &str = "alice@example.test";
 pub const PASSWORD: &str = "correct-horse-battery";
@@ -37,9 +39,15 @@ pub struct Op {
     pub clock: Clock,
     /// Beside the server, as a command would open it.
     pub store: Store,
+    /// The server's own door to its hashing threads, so that a test can stand in it.
+    pub hashing: HashingQueue,
+    pub directory: TempDir,
+    server: Server,
+}
+
+struct Server {
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
-    _directory: TempDir,
 }
 
 impl Op {
@@ -97,20 +105,8 @@ impl Op {
     }
 
     fn serve(config: Config, clock: Clock, directory: TempDir) -> Self {
-        let (sender, receiver) = mpsc::channel();
-        let thread = {
-            let (config, clock) = (config.clone(), clock.clone());
-            std::thread::spawn(move || {
-                actix_web::rt::System::new().block_on(async move {
-                    let running = startup::start(config, clock)
-                        .await
-                        .unwrap_or_else(|error| panic!("{error}"));
-                    sender.send(running.stopper()).unwrap();
-                    running.run().await.unwrap();
-                });
-            })
-        };
-        let stopper = receiver.recv().expect("the server starts");
+        let (server, hashing) =
+            Server::start(&config, &clock).unwrap_or_else(|error| panic!("{error}"));
         let store = Store::open(&config.database.url, Options::default()).unwrap();
         let issuer = config.issuer.as_str().to_owned();
         Self {
@@ -118,10 +114,20 @@ impl Op {
             config,
             clock,
             store,
-            stopper,
-            thread: Some(thread),
-            _directory: directory,
+            hashing,
+            directory,
+            server,
         }
+    }
+
+    /// Stops the server and starts it again on the same database, perhaps with another configuration.
+    pub fn restart(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        self.server.stop();
+        // The last thread of the old server may still hold the file's lock for a moment; a process would have ended.
+        (self.server, self.hashing) = eventually("the server starts again", || {
+            Server::start(&self.config, &self.clock).ok()
+        });
     }
 
     pub fn browser(&self) -> Browser {
@@ -156,8 +162,35 @@ impl Op {
     }
 }
 
-impl Drop for Op {
-    fn drop(&mut self) {
+impl Server {
+    fn start(config: &Config, clock: &Clock) -> Result<(Self, HashingQueue), String> {
+        let (sender, receiver) = mpsc::channel();
+        let (config, clock) = (config.clone(), clock.clone());
+        let thread = std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                match startup::start(config, clock).await {
+                    Ok(running) => {
+                        sender
+                            .send(Ok((running.stopper(), running.hashing())))
+                            .unwrap();
+                        running.run().await.unwrap();
+                    }
+                    Err(error) => sender.send(Err(error.to_string())).unwrap(),
+                }
+            });
+        });
+        let (stopper, hashing) = receiver.recv().expect("the thread answers")?;
+        let server = Self {
+            stopper,
+            thread: Some(thread),
+        };
+        Ok((server, hashing))
+    }
+
+    fn stop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         let stopper = self.stopper.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -166,9 +199,13 @@ impl Drop for Op {
         let _late = runtime.block_on(async {
             tokio::time::timeout(std::time::Duration::from_secs(5), stopper.stop()).await
         });
-        if let Some(thread) = self.thread.take() {
-            let _panicked = thread.join();
-        }
+        let _panicked = thread.join();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
