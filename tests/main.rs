@@ -15,6 +15,8 @@ mod architecture;
 mod authorization_code;
 mod cli;
 mod dev_app;
+mod authorization_request;
+mod chromium;
 mod migrations;
 mod store;
 mod store_engine;

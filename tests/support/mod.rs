@@ -1,9 +1,11 @@
 //! What the flows are written with.
 
+pub mod app;
 pub mod browser;
 pub mod op;
 pub mod postgres;
 pub mod relying_party;
+pub mod webdriver;
 
 /// Runs each test on SQLite and on PostgreSQL. `op` starts in production mode; `op with [..]` takes settings.
 macro_rules! on_both_databases {
