@@ -14,6 +14,7 @@ mod support;
 mod architecture;
 mod authorization_code;
 mod authorization_request;
+mod chromium;
 mod cli;
 mod cors;
 mod dev_app;
