@@ -5,11 +5,8 @@ pub mod browser;
 pub mod op;
 pub mod postgres;
 pub mod relying_party;
-<<<<<<< HEAD
 pub mod wait;
-=======
 pub mod webdriver;
->>>>>>> d21a41e31074d49851960406fab321e1bb63a080
 
 /// Runs each test on SQLite and on PostgreSQL. `op` starts in production mode; `op with [..]` takes settings.
 macro_rules! on_both_databases {
