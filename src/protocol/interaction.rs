@@ -10,6 +10,9 @@ use super::redirect_uri::RedirectUri;
 use super::scope::Scope;
 use super::time::Timestamp;
 
+/// Seconds for which a fresh proof counts as one: enough to read the next page.
+const PROOF_STAYS_FRESH: u64 = 300;
+
 /// Everything the policy looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation<'a> {
@@ -177,7 +180,9 @@ fn is_expected_person(situation: &Situation<'_>, login: &Login) -> bool {
 }
 
 fn is_recent_enough(request: &AuthorizationRequest, login: &Login, now: Timestamp) -> bool {
-    if login.for_this_request {
+    let age = now.since(login.auth_time).as_secs();
+    // A proof that was given for this request answers it, but not for as long as its page can lie open.
+    if login.for_this_request && age <= PROOF_STAYS_FRESH.max(request.max_age.unwrap_or(0)) {
         return true;
     }
     if request.prompt.wants_login() {
@@ -186,7 +191,7 @@ fn is_recent_enough(request: &AuthorizationRequest, login: &Login, now: Timestam
     // max_age=0 is prompt=login.
     request
         .max_age
-        .is_none_or(|max_age| max_age > 0 && now.since(login.auth_time).as_secs() <= max_age)
+        .is_none_or(|max_age| max_age > 0 && age <= max_age)
 }
 
 fn needs_consent(situation: &Situation<'_>) -> bool {
@@ -298,8 +303,16 @@ mod tests {
         ] {
             let mut case = Case::signed_in(extra);
             assert_eq!(case.step(), Step::Login, "{extra}");
-            case.login.as_mut().expect("signed in").for_this_request = true;
+            let login = case.login.as_mut().expect("signed in");
+            login.for_this_request = true;
+            login.auth_time = Timestamp::from_seconds(NOW.seconds() - 60);
             assert_ne!(case.step(), Step::Login, "{extra}");
+            case.login.as_mut().expect("signed in").auth_time = Timestamp::from_seconds(0);
+            assert_eq!(
+                case.step(),
+                Step::Login,
+                "{extra}: the page lay open too long"
+            );
         }
     }
 

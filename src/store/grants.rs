@@ -60,6 +60,22 @@ pub fn insert(conn: &mut AnyConnection, grant: &Grant) -> Result<(), StoreError>
     Ok(())
 }
 
+/// The sign-in, of these, in which a client was last given something that still holds.
+pub fn newest_session(
+    conn: &mut AnyConnection,
+    client: &ClientId,
+    sessions: &[String],
+) -> Result<Option<String>, StoreError> {
+    Ok(t::table
+        .filter(t::client_id.eq(client.as_str()))
+        .filter(t::session_id.eq_any(sessions))
+        .filter(t::revoked_at.is_null())
+        .order(t::created_at.desc())
+        .select(t::session_id)
+        .first(conn)
+        .optional()?)
+}
+
 /// Ends a grant and with it every token that came from it.
 pub fn revoke(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool, StoreError> {
     let changed = diesel::update(

@@ -92,6 +92,12 @@ impl Browser {
             .flatten()
     }
 
+    /// Forgets sign-ins that have ended, so that they don't crowd out a live one.
+    pub(in crate::web) fn keep_only(&mut self, alive: &[SignedIn]) {
+        self.tokens
+            .retain(|token| alive.iter().any(|other| other.token == *token));
+    }
+
     /// Puts a sign-in first; `replaced` is the token it had before.
     pub(in crate::web) fn signed_in(
         &mut self,

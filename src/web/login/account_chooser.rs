@@ -74,7 +74,7 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
     match parameters.get("account") {
         Some(chosen) if signed_in.iter().any(|other| other.session.id == chosen) => {
             transaction.ticket.account = Some(chosen.to_owned());
-            transaction.advance(visit, &signed_in, false).await
+            transaction.advance(visit, &signed_in).await
         }
         // A sign-in that ended meanwhile, or another account altogether.
         Some(_) => {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::transaction::{Opened, Transaction};
 use crate::protocol::claims;
-use crate::protocol::interaction::Consent as Allowed;
+use crate::protocol::interaction::{Consent as Allowed, Step};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::scope;
 use crate::store::consents;
@@ -33,8 +33,10 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         Opened::Unusable(response) => return Ok(response),
     };
     let signed_in = visit.signed_in().await?;
-    let Some(current) = transaction.current(visit, &signed_in) else {
-        return Ok(transaction.show(visit, "/login"));
+    // Only where the policy is at this page: who comes here by hand goes where it is.
+    let (step, current) = transaction.step(visit, &signed_in, false).await?;
+    let (Step::Consent, Some(current)) = (step, current) else {
+        return transaction.advance(visit, &signed_in).await;
     };
     let earlier = earlier_consent(visit, &transaction, &current.user.id).await?;
     let browser_id = visit.browser.id_or_new();
@@ -43,7 +45,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         app: transaction.face(),
         action: format!("{}/consent", visit.state.base()),
         ticket: transaction.ticket.seal(&visit.state, &browser_id),
-        csrf: csrf::token(&visit.state, &browser_id, &step(&transaction, current)),
+        csrf: csrf::token(&visit.state, &browser_id, &form_of(&transaction, &current)),
         account: AccountFace::new(
             current.user.claims.get("name").and_then(Value::as_str),
             &current.user.email,
@@ -85,18 +87,13 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
     if !csrf::is_ours(
         &visit.state,
         visit.browser.id(),
-        &step(&transaction, &current),
+        &form_of(&transaction, &current),
         parameters.get("csrf"),
     ) {
         return Ok(transaction.show(visit, "/consent"));
     }
     match parameters.get("action") {
-        Some("allow") => {
-            // The policy looks at this very sign-in, whatever else the browser has by now.
-            transaction.ticket.account = Some(current.session.id.clone());
-            remember(visit, &transaction, &current).await?;
-            transaction.advance(visit, &signed_in, true).await
-        }
+        Some("allow") => transaction.allow(visit, &signed_in).await,
         Some("switch") => {
             transaction.ticket.account = None;
             Ok(if signed_in.len() > 1 {
@@ -123,29 +120,7 @@ async fn earlier_consent(
         .await?)
 }
 
-async fn remember(
-    visit: &Visit,
-    transaction: &Transaction,
-    current: &SignedIn,
-) -> Result<(), Fault> {
-    let needed = Allowed::needed(&transaction.request.scope, &transaction.request.claims);
-    let (user_id, client_id, now) = (
-        current.user.id.clone(),
-        transaction.client.client_id.clone(),
-        visit.now,
-    );
-    visit
-        .state
-        .store
-        .write(move |tx| {
-            let earlier = consents::find(tx, &user_id, &client_id)?.unwrap_or_default();
-            consents::put(tx, &user_id, &client_id, &earlier.union(&needed), now)
-        })
-        .await?;
-    Ok(())
-}
-
-fn step(transaction: &Transaction, current: &SignedIn) -> String {
+fn form_of(transaction: &Transaction, current: &SignedIn) -> String {
     format!("consent.{}.{}", transaction.ticket.id, current.session.id)
 }
 

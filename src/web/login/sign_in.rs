@@ -16,7 +16,7 @@ use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 use crate::random;
 use crate::store::{AnyConnection, StoreError, sessions, throttles, users};
-use crate::web::error::Fault;
+use crate::web::error::{self, Fault};
 use crate::web::extract::browser::{self, SignedIn};
 use crate::web::extract::client_ip::client_ip;
 use crate::web::extract::{csrf, form};
@@ -322,11 +322,9 @@ async fn open_session(
     proved_for: Option<String>,
 ) -> Result<Option<SignedIn>, Fault> {
     let now = visit.now;
-    let earlier = visit
-        .signed_in()
-        .await?
-        .into_iter()
-        .find(|other| other.user.id == user.id);
+    let alive = visit.signed_in().await?;
+    visit.browser.keep_only(&alive);
+    let earlier = alive.into_iter().find(|other| other.user.id == user.id);
     let token = random::token();
     let session = Session {
         id: earlier
@@ -402,7 +400,9 @@ async fn welcome(
     let mut response = match purpose {
         Purpose::App(mut transaction) => {
             transaction.ticket.account = Some(signed_in.session.id.clone());
-            transaction.advance(visit, &[signed_in], false).await?
+            // A fault on the way must not lose the cookies: the ones that the browser has are dead by now.
+            let result = transaction.advance(visit, &[signed_in]).await;
+            error::or_fault_page(visit, result)
         }
         Purpose::Home => see_other(&format!("{}/", visit.state.base())),
     };

@@ -1,14 +1,16 @@
 //! A pending authorization request: sealed, not stored. It travels through the pages in the URL and in the forms.
 //!
 //! The ticket holds the request's own parameters, which are judged afresh at every step, so that nothing that was
-//! switched off meanwhile still counts. Being sealed for one browser, it can neither be altered nor taken along. What
-//! the person has proved is in the session, never in here.
+//! switched off meanwhile still counts. It can't be altered, and it goes on only in the browser that it was made for;
+//! elsewhere it merely begins the same request again, as the app's own link would. What the person has proved is in the
+//! session, never in here.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpMessage as _, HttpResponse};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+use crate::identity::email::canonical_login;
 use crate::identity::session::Session;
 use crate::protocol::authorization_request::{
     self, AuthorizationError, AuthorizationRequest, PageError, ValidatedRedirect,
@@ -18,10 +20,10 @@ use crate::protocol::client::{Client, ClientId};
 use crate::protocol::error::{ErrorCode, OAuthError, login_required};
 use crate::protocol::grants::Grant;
 use crate::protocol::grants::authorization_code::IssuedCode;
-use crate::protocol::interaction::{Hint, Login, Situation, Step, next_step};
+use crate::protocol::interaction::{Consent, Hint, Login, Situation, Step, next_step};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::redirect_uri::RedirectUri;
-use crate::protocol::seal::TokenHash;
+use crate::protocol::seal::{TokenHash, constant_time_eq};
 use crate::protocol::time::Timestamp;
 use crate::random;
 use crate::store::{authorization_codes, clients, consents, grants, sessions, users};
@@ -35,6 +37,8 @@ use crate::web::visit::{Visit, html, see_other};
 
 /// How long a page may lie open before its request is started afresh.
 const LIFETIME: Duration = Duration::from_secs(3_600);
+/// What tickets are sealed for.
+const PURPOSE: &[u8] = b"ticket";
 /// A request must fit, sealed, into an address.
 pub(in crate::web) const LONGEST_REQUEST: usize = 8_000;
 
@@ -45,6 +49,8 @@ pub(in crate::web) struct Ticket {
     pub(in crate::web) id: String,
     query: String,
     issued_at: Timestamp,
+    /// The browser it was made for.
+    browser: [u8; 32],
     /// The sign-in that the person chose or just made for this request.
     pub(in crate::web) account: Option<String>,
 }
@@ -60,7 +66,7 @@ pub(in crate::web) struct Transaction {
 /// What a ticket turned out to be.
 pub(in crate::web) enum Opened {
     Valid(Box<Transaction>),
-    /// Ours, but too old; `restart` begins the same request again.
+    /// Ours, but too old, or of a first visit that another tab overtook; `restart` begins the same request again.
     Expired {
         restart: String,
     },
@@ -74,19 +80,35 @@ impl Ticket {
             id: random::id(),
             query: parameters.to_query(),
             issued_at: now,
+            browser: [0; 32],
             account: None,
         }
     }
 
     /// The form that travels.
     pub(in crate::web) fn seal(&self, state: &AppState, browser_id: &str) -> String {
-        let plain = serde_json::to_vec(self).expect("a ticket has a JSON form");
-        state.tickets.seal_text(&plain, browser_id.as_bytes())
+        let bound = Self {
+            browser: *TokenHash::of(browser_id).as_bytes(),
+            ..self.clone()
+        };
+        let plain = serde_json::to_vec(&bound).expect("a ticket has a JSON form");
+        state.tickets.seal_text(&plain, PURPOSE)
     }
 
-    fn open(state: &AppState, browser_id: Option<&str>, sealed: Option<&str>) -> Option<Self> {
-        let plain = state.tickets.open_text(sealed?, browser_id?.as_bytes())?;
+    /// A ticket of ours, of whatever browser. One without a cookie of ours gets nothing: it keeps none, or lost them.
+    fn open(visit: &Visit, sealed: Option<&str>) -> Option<Self> {
+        visit.browser.id()?;
+        let plain = visit.state.tickets.open_text(sealed?, PURPOSE)?;
         serde_json::from_slice(&plain).ok()
+    }
+
+    /// Whether it goes on in this browser, now.
+    fn is_good(&self, visit: &Visit) -> bool {
+        let is_of_browser = visit
+            .browser
+            .id()
+            .is_some_and(|id| constant_time_eq(TokenHash::of(id).as_bytes(), &self.browser));
+        is_of_browser && visit.now.since(self.issued_at) < LIFETIME
     }
 }
 
@@ -111,7 +133,7 @@ impl Transaction {
         visit: &mut Visit,
         sealed: Option<&str>,
     ) -> Result<Opened, Fault> {
-        let Some(ticket) = Ticket::open(&visit.state, visit.browser.id(), sealed) else {
+        let Some(ticket) = Ticket::open(visit, sealed) else {
             let response = error::page(
                 visit,
                 StatusCode::BAD_REQUEST,
@@ -120,7 +142,7 @@ impl Transaction {
             );
             return Ok(Opened::Unusable(response));
         };
-        if visit.now.since(ticket.issued_at) >= LIFETIME {
+        if !ticket.is_good(visit) {
             return Ok(Opened::Expired {
                 restart: format!("{}/authorize?{}", visit.state.base(), ticket.query),
             });
@@ -141,7 +163,7 @@ impl Transaction {
         visit: &mut Visit,
         sealed: Option<&str>,
     ) -> Result<Result<Self, HttpResponse>, Fault> {
-        let Some(old) = Ticket::open(&visit.state, visit.browser.id(), sealed) else {
+        let Some(old) = Ticket::open(visit, sealed) else {
             return Ok(Err(error::page(
                 visit,
                 StatusCode::BAD_REQUEST,
@@ -189,9 +211,47 @@ impl Transaction {
                 self.request.claims.demanded_subject().map(str::to_owned)
             }
         };
-        wanted
-            .and_then(|subject| signed_in.iter().find(|other| other.user.id == subject))
-            .or_else(|| signed_in.first())
+        // Who asks for one person is never offered another.
+        if let Some(subject) = wanted {
+            return signed_in.iter().find(|other| other.user.id == subject);
+        }
+        self.hinted(signed_in).or_else(|| signed_in.first())
+    }
+
+    /// The sign-in that `login_hint` names.
+    fn hinted<'a>(&self, signed_in: &'a [SignedIn]) -> Option<&'a SignedIn> {
+        let key = canonical_login(self.request.login_hint.as_deref()?);
+        signed_in.iter().find(|other| other.user.email_key == key)
+    }
+
+    /// Without a page nobody can choose among several accounts: the one that this app used last goes on, or none.
+    async fn used_before(
+        &self,
+        visit: &Visit,
+        signed_in: &[SignedIn],
+    ) -> Result<Option<SignedIn>, Fault> {
+        let sessions: Vec<_> = signed_in
+            .iter()
+            .map(|other| other.session.id.clone())
+            .collect();
+        let client_id = self.client.client_id.clone();
+        let newest = visit
+            .state
+            .store
+            .read(move |conn| grants::newest_session(conn, &client_id, &sessions))
+            .await?;
+        Ok(signed_in
+            .iter()
+            .find(|other| newest.as_ref() == Some(&other.session.id))
+            .cloned())
+    }
+
+    /// Whether the request itself says which account it is about.
+    fn names_an_account(&self, visit: &Visit, signed_in: &[SignedIn]) -> bool {
+        self.ticket.account.is_some()
+            || self.hint(visit) != Hint::Absent
+            || self.request.claims.demanded_subject().is_some()
+            || self.hinted(signed_in).is_some()
     }
 
     /// Whether a sign-in was made for this very request.
@@ -204,9 +264,42 @@ impl Transaction {
         &self,
         visit: &mut Visit,
         signed_in: &[SignedIn],
-        consent_given: bool,
     ) -> Result<HttpResponse, Fault> {
-        let current = self.current(visit, signed_in).cloned();
+        let (step, current) = self.step(visit, signed_in, false).await?;
+        self.go(visit, step, current.as_ref(), false).await
+    }
+
+    /// The person allowed what the consent page shows. That counts only where the policy is at that page, or past it.
+    pub(in crate::web) async fn allow(
+        &self,
+        visit: &mut Visit,
+        signed_in: &[SignedIn],
+    ) -> Result<HttpResponse, Fault> {
+        let (mut step, mut current) = self.step(visit, signed_in, false).await?;
+        let is_asked = matches!(step, Step::Consent | Step::Issue);
+        if is_asked {
+            (step, current) = self.step(visit, signed_in, true).await?;
+        }
+        self.go(visit, step, current.as_ref(), is_asked).await
+    }
+
+    /// What the person must do next, and in which sign-in.
+    pub(in crate::web) async fn step(
+        &self,
+        visit: &Visit,
+        signed_in: &[SignedIn],
+        consent_given: bool,
+    ) -> Result<(Step, Option<SignedIn>), Fault> {
+        let mut current = self.current(visit, signed_in).cloned();
+        let is_silent = self.request.prompt.is_none();
+        if is_silent && signed_in.len() > 1 && !self.names_an_account(visit, signed_in) {
+            current = self.used_before(visit, signed_in).await?;
+            if current.is_none() {
+                let description = "several people are signed in, and none of them used this app";
+                let error = OAuthError::new(ErrorCode::AccountSelectionRequired, description);
+                return Ok((Step::Refuse(error), None));
+            }
+        }
         let login = current.as_ref().map(|current| Login {
             subject: current.user.id.clone(),
             auth_time: current.session.auth_time,
@@ -233,9 +326,19 @@ impl Transaction {
             consent: consent.as_ref(),
             consent_given,
         };
-        match (next_step(&situation, visit.now), current) {
+        Ok((next_step(&situation, visit.now), current))
+    }
+
+    async fn go(
+        &self,
+        visit: &mut Visit,
+        step: Step,
+        current: Option<&SignedIn>,
+        allowed: bool,
+    ) -> Result<HttpResponse, Fault> {
+        match (step, current) {
             (Step::Refuse(error), _) => Ok(self.refuse(visit, &error)),
-            (Step::Issue, Some(current)) => self.issue(visit, &current).await,
+            (Step::Issue, Some(current)) => self.issue(visit, current, allowed).await,
             (Step::Consent, Some(_)) => Ok(self.show(visit, "/consent")),
             (Step::ChooseAccount, _) => Ok(self.show(visit, "/select-account")),
             (Step::Login, _) | (Step::Issue | Step::Consent, None) => {
@@ -280,8 +383,13 @@ impl Transaction {
         response
     }
 
-    /// Writes down what the person allowed, and sends the app its code.
-    async fn issue(&self, visit: &Visit, current: &SignedIn) -> Result<HttpResponse, Fault> {
+    /// Writes down what the person allowed, just now or before, and sends the app its code.
+    async fn issue(
+        &self,
+        visit: &mut Visit,
+        current: &SignedIn,
+        allowed: bool,
+    ) -> Result<HttpResponse, Fault> {
         let code = random::token();
         let hash = TokenHash::of(&code);
         let now = visit.now;
@@ -315,7 +423,7 @@ impl Transaction {
         let touch = current
             .session
             .should_be_touched(&visit.state.session_lifetimes(), now);
-        let token = TokenHash::of(&current.token);
+        let allowed = allowed.then(|| Consent::needed(&grant.scope, &grant.claims));
         let written = visit
             .state
             .store
@@ -323,10 +431,13 @@ impl Transaction {
                 // Again, and inside the transaction: a sign-out or a switched-off account that was acknowledged counts.
                 let is_enabled =
                     users::find(tx, &grant.subject)?.is_some_and(|user| !user.disabled);
-                let is_open = sessions::find_by_token(tx, &token)?
-                    .is_some_and(|session| session.ended_at.is_none());
-                if !is_enabled || !is_open {
+                if !is_enabled || !sessions::is_open(tx, &grant.session_id)? {
                     return Ok(false);
+                }
+                if let Some(allowed) = &allowed {
+                    let (user_id, client_id) = (&grant.subject, &grant.client_id);
+                    let earlier = consents::find(tx, user_id, client_id)?.unwrap_or_default();
+                    consents::put(tx, user_id, client_id, &earlier.union(allowed), now)?;
                 }
                 grants::insert(tx, &grant)?;
                 authorization_codes::insert(tx, &issued, &hash)?;
@@ -336,8 +447,11 @@ impl Transaction {
                 Ok(true)
             })
             .await?;
-        if !written {
+        if !written && self.request.prompt.is_none() {
             return Ok(self.refuse(visit, &login_required("the sign-in has ended")));
+        }
+        if !written {
+            return Ok(self.show(visit, "/login"));
         }
         visit
             .request

@@ -28,7 +28,7 @@ async fn begin(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRespons
         Err(response) => return Ok(response),
     };
     let signed_in = visit.signed_in().await?;
-    transaction.advance(visit, &signed_in, false).await
+    transaction.advance(visit, &signed_in).await
 }
 
 /// The same in a form. It comes from the app's site, so our `SameSite=Lax` cookies are not with it: the 303 fetches them.
