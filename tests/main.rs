@@ -23,6 +23,7 @@ mod keys;
 mod migrations;
 mod openid_connect_rp;
 mod prompt;
+mod steps;
 mod store;
 mod store_engine;
 mod throttle;
