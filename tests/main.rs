@@ -14,6 +14,7 @@ mod support;
 mod architecture;
 mod authorization_code;
 mod authorization_request;
+mod browser_session;
 mod chromium;
 mod cli;
 mod cors;

@@ -92,6 +92,12 @@ impl Browser {
             .flatten()
     }
 
+    /// Drops what opens nothing: a value that ended, or that somebody planted, would crowd out live ones.
+    pub(in crate::web) fn keep_only(&mut self, live: &[SignedIn]) {
+        self.tokens
+            .retain(|token| live.iter().any(|other| other.token == *token));
+    }
+
     /// Puts a sign-in first; `replaced` is the token it had before.
     pub(in crate::web) fn signed_in(
         &mut self,
