@@ -23,6 +23,7 @@ mod discovery;
 mod keys;
 mod migrations;
 mod openid_connect_rp;
+mod pages;
 mod prompt;
 mod store;
 mod store_engine;
