@@ -78,7 +78,9 @@ async fn try_sign_out(visit: &mut Visit, parameters: &Parameters) -> Result<Http
         ));
     }
     let mut remembered = false;
-    for other in visit.signed_in().await? {
+    let live = visit.signed_in().await?;
+    visit.browser.keep_only(&live);
+    for other in live {
         if parameters.get("session") != Some(other.session.id.as_str()) {
             remembered |= other.session.remembered;
             continue;

@@ -15,3 +15,4 @@ mod security_headers;
 pub(crate) mod state;
 mod texts;
 mod visit;
+mod wrong_address;

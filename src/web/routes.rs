@@ -1,11 +1,12 @@
 //! Every path of the product.
 
 use actix_web::http::Method;
+use actix_web::middleware::from_fn;
 use actix_web::{Resource, web};
 
 use super::login::{account_chooser, consent, sign_in};
 use super::oidc::{authorization, cors, discovery, jwks, token, userinfo};
-use super::{assets, dev, error, health, home};
+use super::{assets, dev, error, health, home, wrong_address};
 
 pub(super) const AUTHORIZE: &str = "/authorize";
 pub(super) const TOKEN: &str = "/token";
@@ -152,7 +153,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
     } else {
         scope
     };
-    app.service(scope);
+    app.service(scope.wrap(from_fn(wrong_address::around)));
     app.default_service(web::to(error::not_found));
 }
 

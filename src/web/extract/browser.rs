@@ -92,10 +92,10 @@ impl Browser {
             .flatten()
     }
 
-    /// Forgets sign-ins that have ended, so that they don't crowd out a live one.
-    pub(in crate::web) fn keep_only(&mut self, alive: &[SignedIn]) {
+    /// Drops what opens nothing: a value that ended, or that somebody planted, would crowd out live ones.
+    pub(in crate::web) fn keep_only(&mut self, live: &[SignedIn]) {
         self.tokens
-            .retain(|token| alive.iter().any(|other| other.token == *token));
+            .retain(|token| live.iter().any(|other| other.token == *token));
     }
 
     /// Puts a sign-in first; `replaced` is the token it had before.

@@ -322,23 +322,18 @@ async fn open_session(
     proved_for: Option<String>,
 ) -> Result<Option<SignedIn>, Fault> {
     let now = visit.now;
-    let alive = visit.signed_in().await?;
-    visit.browser.keep_only(&alive);
-    let earlier = alive.into_iter().find(|other| other.user.id == user.id);
+    let live = visit.signed_in().await?;
+    let earlier = live.iter().find(|other| other.user.id == user.id);
     let token = random::token();
     let session = Session {
-        id: earlier
-            .as_ref()
-            .map_or_else(random::id, |earlier| earlier.session.id.clone()),
+        id: earlier.map_or_else(random::id, |earlier| earlier.session.id.clone()),
         user_id: user.id.clone(),
         auth_time: now,
         proved_for,
         acr: acr::ONE_FACTOR.to_owned(),
         amr: vec![acr::PASSWORD.to_owned()],
         remembered: remember,
-        created_at: earlier
-            .as_ref()
-            .map_or(now, |earlier| earlier.session.created_at),
+        created_at: earlier.map_or(now, |earlier| earlier.session.created_at),
         last_seen_at: now,
         ended_at: None,
     };
@@ -377,9 +372,10 @@ async fn open_session(
     if !written {
         return Ok(None);
     }
+    visit.browser.keep_only(&live);
     visit.browser.signed_in(
         token.clone(),
-        earlier.as_ref().map(|earlier| earlier.token.as_str()),
+        earlier.map(|earlier| earlier.token.as_str()),
         &user.id,
     );
     tracing::info!(user.id = %user.id, session.id = %session.id, "signed in");
