@@ -23,6 +23,7 @@ mod keys;
 mod migrations;
 mod openid_connect_rp;
 mod prompt;
+mod secrets_at_rest;
 mod store;
 mod store_engine;
 mod throttle;
