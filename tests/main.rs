@@ -20,6 +20,7 @@ mod cors;
 mod dev_app;
 mod discovery;
 mod keys;
+mod malformed;
 mod migrations;
 mod openid_connect_rp;
 mod prompt;
