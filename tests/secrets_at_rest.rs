@@ -1,0 +1,233 @@
+//! Who steals the database or the log holds nothing that opens a door. OWASP ASVS 5.0 §6.5.2, §13.3.1, §16.2.5.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{LazyLock, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use latchkey::store::signing_keys;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::on_both_databases;
+use crate::support::op::{Database, Op, PASSWORD, SECRET};
+use crate::support::relying_party::VERIFIER;
+
+/// What all servers of this process logged since the first test asked for it.
+static LOG: LazyLock<Mutex<Vec<u8>>> = LazyLock::new(|| {
+    // The browser and the client of these tests log into the same process; their words are not the product's.
+    let ours = "trace,reqwest=off,hyper=off,hyper_util=off,h2=off,html5ever=off,selectors=off,scraper=off,cookie_store=off";
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(ours))
+        .with_ansi(false)
+        .with_writer(LogWriter)
+        .init();
+    Mutex::default()
+});
+
+#[derive(Clone, Copy)]
+struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for LogWriter {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+const NOT_THE_PASSWORD: &str = "almost-the-right-password";
+const NOT_THE_SECRET: &str = "almost-the-right-secret-of-this-client-here";
+
+/// Everything that was secret in a whole flow, mistakes included, by name.
+fn whole_flow(op: &Op) -> Vec<(String, String)> {
+    let (mut browser, rp) = (op.browser(), op.rp());
+    let mut secrets: Vec<(String, String)> = [
+        ("password", PASSWORD),
+        ("wrong password", NOT_THE_PASSWORD),
+        ("client secret", SECRET),
+        ("wrong client secret", NOT_THE_SECRET),
+        ("verifier", VERIFIER),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let page = browser.get(&rp.authorize_with_pkce(&[]));
+    secrets.extend(
+        page.form()
+            .1
+            .into_iter()
+            .filter(|(_, value)| value.len() > 20),
+    );
+    let page = browser.sign_in_as(&page, "alice@example.test", NOT_THE_PASSWORD);
+    let page = browser.sign_in(&page);
+    let answer = browser.submit(&page, &[("action", "allow")]);
+    let mut code = answer.code();
+    for round in ["first", "second"] {
+        let mut stranger = rp.clone();
+        stranger.secret = Some(NOT_THE_SECRET.to_owned());
+        assert_eq!(stranger.exchange_with_pkce(&code).status, 401);
+        let tokens = rp.exchange_with_pkce(&code);
+        assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
+        secrets.push((format!("{round} code"), code));
+        for name in ["access_token", "id_token"] {
+            secrets.push((format!("{round} {name}"), tokens.text(name).to_owned()));
+            let signature = tokens.text(name).rsplit('.').next().unwrap().to_owned();
+            secrets.push((format!("signature of the {round} {name}"), signature));
+        }
+        code = browser.get(&rp.authorize_with_pkce(&[])).code();
+    }
+    secrets.push(("unredeemed code".to_owned(), code));
+    for line in &browser.set_cookies {
+        let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+        secrets.extend(
+            value
+                .split('.')
+                .filter(|value| value.len() > 20)
+                .map(|value| (name.to_owned(), value.to_owned())),
+        );
+    }
+    secrets
+}
+
+fn private_parts(op: &Op) -> Vec<(String, Vec<u8>)> {
+    // Whoever sees the private key's form as PKCS #8 sees the algorithm's name in it; sealed bytes look like nothing.
+    let keys = op.store.read_blocking(signing_keys::list).unwrap();
+    assert!(keys.iter().all(|key| !key.private_key.starts_with(&[0x30])));
+    const RSA: [u8; 11] = [
+        0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,
+    ];
+    const EC: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    vec![
+        ("an RSA key".to_owned(), RSA.to_vec()),
+        ("an EC key".to_owned(), EC.to_vec()),
+        ("a PEM".to_owned(), b"PRIVATE KEY".to_vec()),
+        ("a private JWK".to_owned(), b"\"d\":".to_vec()),
+        ("the root key".to_owned(), vec![0x5a; 32]),
+        (
+            "the root key's digits".to_owned(),
+            "5a".repeat(32).into_bytes(),
+        ),
+    ]
+}
+
+/// The same secret in the forms in which it might lie about.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    let mut forms = vec![
+        secret.as_bytes().to_vec(),
+        STANDARD.encode(secret).into_bytes(),
+        URL_SAFE_NO_PAD.encode(secret).into_bytes(),
+        secret
+            .bytes()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+            .into_bytes(),
+    ];
+    forms.extend(
+        URL_SAFE_NO_PAD
+            .decode(secret)
+            .ok()
+            .filter(|bytes| bytes.len() >= 16),
+    );
+    forms
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+fn files_of(directory: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        bytes.extend(std::fs::read(entry.unwrap().path()).unwrap());
+    }
+    bytes
+}
+
+#[test]
+fn o4_b4_a_stolen_sqlite_file_opens_nothing() {
+    let op = Op::start(Database::Sqlite, &[]);
+    let secrets = whole_flow(&op);
+    let private = private_parts(&op);
+    let stolen = files_of(op.directory.path());
+    assert!(
+        contains(&stolen, b"alice@example.test"),
+        "the write-ahead log is read too"
+    );
+    for (name, secret) in &secrets {
+        for form in forms(secret) {
+            assert!(!contains(&stolen, &form), "{name} lies in the database");
+        }
+    }
+    for (name, needle) in private {
+        assert!(!contains(&stolen, &needle), "{name} lies in the database");
+    }
+}
+
+#[test]
+fn o4_the_files_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let op = Op::start(Database::Sqlite, &[]);
+    whole_flow(&op);
+    for entry in std::fs::read_dir(op.directory.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{:?} has mode {mode:o}", entry.file_name());
+    }
+}
+
+on_both_databases! {
+    fn o3_no_secret_is_logged_at_any_level(op) {
+        LazyLock::force(&LOG);
+        let secrets = whole_flow(&op);
+        let mut browser = op.browser();
+        browser.get("/login?password=password-in-the-wrong-place&ticket=ticket-in-the-wrong-place");
+        browser.get_once("/nowhere/code-in-the-wrong-place");
+        let rp = op.rp();
+        rp.userinfo("token-that-nobody-issued");
+        rp.answer(rp.http().get(op.url("/userinfo?access_token=token-in-the-wrong-place")));
+        rp.answer(rp.http().post(op.url("/token")).header("authorization", "Basic c2VjcmV0LWluLWEtYnJva2VuLWhlYWRlcg"));
+        let log = LOG.lock().unwrap().clone();
+        for outcome in ["signed in", "sign-in failed", "token request refused", "request_id="] {
+            assert!(contains(&log, outcome.as_bytes()), "{outcome} is logged");
+        }
+        for (name, secret) in &secrets {
+            for form in forms(secret) {
+                let line = log.split(|byte| *byte == b'\n').find(|line| contains(line, &form));
+                assert_eq!(line.map(String::from_utf8_lossy), None, "{name} is in the log");
+            }
+        }
+        for stray in ["in-the-wrong-place", "token-that-nobody-issued", "c2VjcmV0LWluLWEtYnJva2VuLWhlYWRlcg", "secret-in-a-broken-header"] {
+            assert!(!contains(&log, stray.as_bytes()), "{stray} is in the log");
+        }
+    }
+
+    fn o3_faults_tell_strangers_an_id_and_no_more(op) {
+        let page = op.browser().get("/consent?ticket=garbage");
+        for inside in ["diesel", "sqlite", "panicked", ".rs:", "SELECT", op.directory.path().to_str().unwrap()] {
+            assert!(!page.body.contains(inside), "{inside}");
+        }
+    }
+
+    fn c10_a_secret_is_told_by_no_address_of_ours(op) {
+        let (mut browser, rp) = (op.browser(), op.rp());
+        browser.complete(&rp.authorize(&[]));
+        for path in ["/", "/login", "/.well-known/openid-configuration", "/jwks", "/livez", "/readyz", "/authorize?client_id=rp"] {
+            assert!(!browser.get(path).body.contains(SECRET), "{path}");
+        }
+        assert!(!browser.get(&rp.authorize(&[("prompt", "consent")])).body.contains(SECRET));
+    }
+}
