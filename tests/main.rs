@@ -13,10 +13,9 @@ mod support;
 
 mod architecture;
 mod authorization_code;
+mod chromium;
 mod cli;
 mod dev_app;
-mod authorization_request;
-mod chromium;
 mod migrations;
 mod store;
 mod store_engine;
