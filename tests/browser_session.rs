@@ -280,14 +280,20 @@ on_both_databases! {
         let (mut victim, mut thief, rp) = (op.browser(), op.browser(), op.rp());
         let page = victim.get(&rp.authorize(&[]));
         thief.get(&rp.authorize(&[]));
-        for mut stranger in [thief.clone(), op.browser()] {
-            let shown = stranger.get(&page.url);
-            assert_eq!(shown.status, 400);
-            assert!(shown.has("#op-error") && !shown.has("form"));
-            let posted = post(&mut stranger, "/login", &sign_in_fields(&page, &[]));
-            assert_eq!((posted.status, posted.has("#op-error")), (400, true));
-            assert!(!stranger.cookies.contains_key(SESSION));
-        }
+        // A browser that we know begins the same request for itself, as the app's own link would.
+        let shown = thief.get(&page.url);
+        assert!(shown.has("#login-submit") && shown.url != page.url);
+        let posted = post(&mut thief, "/login", &sign_in_fields(&page, &[]));
+        assert_eq!((posted.status, posted.has("[role]")), (400, true), "{}", posted.body);
+        assert!(!thief.cookies.contains_key(SESSION));
+        // One without a cookie of ours gets nothing at all.
+        let mut stranger = op.browser();
+        let shown = stranger.get(&page.url);
+        assert_eq!(shown.status, 400);
+        assert!(shown.has("#op-error") && !shown.has("form"));
+        let posted = post(&mut stranger, "/login", &sign_in_fields(&page, &[]));
+        assert_eq!((posted.status, posted.has("#op-error")), (400, true));
+        assert!(!stranger.cookies.contains_key(SESSION));
         assert!(victim.sign_in(&page).has("#consent-allow"));
     }
 

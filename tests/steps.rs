@@ -13,7 +13,9 @@ const BOB: &str = "bob@example.test";
 const PASSWORD_OF_BOB: &str = "another-long-passphrase";
 
 fn add_bob(op: &Op) {
-    op.seed(json!({ "users": [{ "email": BOB, "password": PASSWORD_OF_BOB, "email_verified": true }] }));
+    op.seed(
+        json!({ "users": [{ "email": BOB, "password": PASSWORD_OF_BOB, "email_verified": true }] }),
+    );
 }
 
 /// Alice first, then bob: he is the current one.
@@ -32,7 +34,11 @@ fn both_signed_in(op: &Op) -> Browser {
 
 fn ticket(page: &Page) -> String {
     let (_, fields) = page.form();
-    fields.into_iter().find(|(name, _)| name == "ticket").unwrap().1
+    fields
+        .into_iter()
+        .find(|(name, _)| name == "ticket")
+        .unwrap()
+        .1
 }
 
 on_both_databases! {
