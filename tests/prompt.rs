@@ -296,7 +296,7 @@ on_both_databases! {
         let (action, hidden) = {
             let document = scraper::Html::parse_document(&home.body);
             let selector = scraper::Selector::parse("form").unwrap();
-            let form = document.select(&selector).last().unwrap();
+            let form = document.select(&selector).next_back().unwrap();
             let fields: Vec<_> = form.select(&scraper::Selector::parse("input").unwrap())
                 .map(|input| (input.attr("name").unwrap().to_owned(), input.attr("value").unwrap().to_owned())).collect();
             (form.attr("action").unwrap().to_owned(), fields)
