@@ -158,7 +158,13 @@ fn rows(
 ) -> Vec<ConsentRow> {
     let request = &transaction.request;
     let mut rows = Vec::new();
-    for token in request.scope.iter().filter(|token| *token != scope::OPENID) {
+    // Name and e-mail first, then what is less usual.
+    let known = claims::BY_SCOPE.iter().map(|(scope, _)| *scope);
+    let known = known.filter(|scope| request.scope.contains(scope));
+    let others = request.scope.iter().filter(|token| {
+        *token != scope::OPENID && !claims::BY_SCOPE.iter().any(|(scope, _)| scope == token)
+    });
+    for token in known.chain(others) {
         let mut row = ConsentRow::for_scope(token, texts);
         row.value = value_of_scope(token, person);
         row.new = earlier.is_some_and(|earlier| !earlier.scope.contains(token));
