@@ -311,12 +311,11 @@ fn start_driver() -> Result<Driver, String> {
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
 
-    // The shell waits until its input closes, and then ends its process group, which the driver's browsers are in.
+    // The shell waits until its input closes, and then kills the driver and its browsers, which are in one process group.
     let script = r#"
-        "$1" --port=0 </dev/null 2>"$2/log" &
+        setsid "$1" --port=0 </dev/null 2>"$2/log" &
         cat >/dev/null
-        trap "" TERM
-        kill -TERM 0
+        kill -s KILL -- -$!
         wait
         rm -rf "$2" 2>/dev/null || rm -rf "$2"
     "#;
@@ -340,7 +339,7 @@ fn start_driver() -> Result<Driver, String> {
     })
 }
 
-/// The driver chooses a free port and says so: "ChromeDriver was started successfully on port 41234."
+/// The driver chooses a free port and says so: `ChromeDriver was started successfully on port 41234.`
 fn announced_port(output: &mut impl BufRead) -> Result<u16, String> {
     let until = Instant::now() + PATIENCE;
     let mut said = String::new();
