@@ -1,7 +1,13 @@
 //! The rows: what may happen once happens once, on both databases, with real threads.
 
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use diesel::sql_types::BigInt;
+use diesel::{Connection as _, PgConnection, QueryableByName, RunQueryDsl as _, sql_query};
+use latchkey::config::DatabaseUrl;
+use latchkey::identity::password::{self, HashSettings};
+use latchkey::identity::session::Session;
 use latchkey::identity::throttle::Bucket;
 use latchkey::keys;
 use latchkey::protocol::client::ClientId;
@@ -20,7 +26,14 @@ use latchkey::store::{
 use serde_json::json;
 
 use crate::support::on_both_databases;
-use crate::support::op::{EMAIL, Op};
+use crate::support::op::{EMAIL, Op, PASSWORD};
+use crate::support::wait::eventually;
+
+/// What a hash costs is not what these tests are about.
+const QUICK: [(&str, &str); 2] = [
+    ("password.memory_kib", "7168"),
+    ("password.iterations", "1"),
+];
 
 /// Runs the same thing on many threads at once and collects what each was told.
 fn race<T: Send>(racers: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
@@ -48,6 +61,32 @@ fn alice(op: &Op) -> String {
         .unwrap()
         .unwrap()
         .id
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+}
+
+/// Whether a transaction waits for another. SQLite tells nobody; there every write waits for the one before it.
+fn someone_waits(op: &Op) -> bool {
+    let DatabaseUrl::Postgres(url) = &op.config.database.url else {
+        return true;
+    };
+    let waiting = "SELECT count(*) AS number FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting: Number = sql_query(waiting)
+        .get_result(&mut PgConnection::establish(url).unwrap())
+        .unwrap();
+    waiting.number > 0
+}
+
+fn open_sessions(op: &Op, user_id: &str) -> usize {
+    let (id, now) = (user_id.to_owned(), op.clock.now());
+    op.store
+        .write_blocking(move |tx| sessions::end_all(tx, &id, now))
+        .unwrap()
 }
 
 /// A grant with a code that is good for a minute.
@@ -176,9 +215,70 @@ on_both_databases! {
             op.store.write_blocking(move |tx| users::strengthen_hash(tx, &id, old, new)).unwrap()
         };
         let now = op.clock.now();
-        { let id = id.clone(); op.store.write_blocking(move |tx| users::set_password_hash(tx, &id, "first", now)).unwrap(); }
+        { let id = id.clone(); op.store.write_blocking(move |tx| users::change_password(tx, &id, "first", now)).unwrap(); }
         assert!(strengthen("first", "second"));
         assert!(!strengthen("first", "third"));
+    }
+
+    fn a5_a_sign_in_that_meets_a_change_of_the_password_opens_nothing(op with QUICK) {
+        let (id, now) = (alice(&op), op.clock.now());
+        let another = password::dummy_hash(&HashSettings::new(7_168, 1, 1).unwrap()).unwrap();
+        let (written, changed) = mpsc::channel();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let change = {
+            let (store, id) = (op.store.clone(), id.clone());
+            std::thread::spawn(move || store.write_blocking(move |tx| {
+                users::change_password(tx, &id, &another, now)?;
+                let _nobody_waits = written.send(());
+                let _dropped = wait.lock().unwrap().recv();
+                Ok(())
+            }).unwrap())
+        };
+        changed.recv().unwrap();
+        let mut browser = op.browser();
+        let sign_in = std::thread::spawn(move || {
+            let page = browser.get("/login");
+            browser.sign_in_as(&page, EMAIL, PASSWORD).status
+        });
+        eventually("the sign-in waits for the change, or is over", || {
+            (sign_in.is_finished() || someone_waits(&op)).then_some(())
+        });
+        go_on.send(()).unwrap();
+        change.join().unwrap();
+        assert_eq!(sign_in.join().unwrap(), 400);
+        assert_eq!(open_sessions(&op, &id), 0);
+    }
+
+    fn a5_a_change_of_the_password_ends_a_session_that_is_being_opened(op with QUICK) {
+        let (id, now) = (alice(&op), op.clock.now());
+        let session = Session {
+            id: random::id(), user_id: id.clone(), auth_time: now, proved_for: None, acr: "1".to_owned(), amr: vec!["pwd".to_owned()],
+            remembered: false, created_at: now, last_seen_at: now, ended_at: None,
+        };
+        let (written, opened) = mpsc::channel();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let opening = {
+            let (store, id) = (op.store.clone(), id.clone());
+            std::thread::spawn(move || store.write_blocking(move |tx| {
+                users::find_locked(tx, &id)?;
+                sessions::insert(tx, &session, &TokenHash::of("cookie"))?;
+                let _nobody_waits = written.send(());
+                let _dropped = wait.lock().unwrap().recv();
+                Ok(())
+            }).unwrap())
+        };
+        opened.recv().unwrap();
+        let change = {
+            let (store, id) = (op.store.clone(), id.clone());
+            std::thread::spawn(move || store.write_blocking(move |tx| users::change_password(tx, &id, "another", now)).unwrap())
+        };
+        eventually("the change waits for the sign-in", || someone_waits(&op).then_some(()));
+        go_on.send(()).unwrap();
+        opening.join().unwrap();
+        assert!(change.join().unwrap());
+        assert_eq!(open_sessions(&op, &id), 0);
     }
 
     fn consent_is_written_over_and_read_back_whole(op) {

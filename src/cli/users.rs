@@ -17,7 +17,7 @@ use crate::identity::user::User;
 use crate::random;
 use crate::seed::{Seed, UserEntry};
 use crate::startup;
-use crate::store::{Store, StoreError, grants, sessions, users};
+use crate::store::{Store, StoreError, users};
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -144,11 +144,7 @@ fn set_password(
     let now = Clock::system().now();
     let id = user.id.clone();
     // In one transaction: whoever learned the old password must not keep a session that the new one was to end.
-    let changed = store.write_blocking(move |tx| {
-        sessions::end_all(tx, &id, now)?;
-        grants::revoke_user(tx, &id, now)?;
-        users::set_password_hash(tx, &id, &hash, now)
-    })?;
+    let changed = store.write_blocking(move |tx| users::change_password(tx, &id, &hash, now))?;
     if !changed {
         return Err(unknown());
     }
