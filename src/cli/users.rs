@@ -15,7 +15,7 @@ use crate::identity::email::canonical_login;
 use crate::identity::password::{self, HashSettings, Password, Policy};
 use crate::identity::user::User;
 use crate::random;
-use crate::seed::{Seed, UserEntry};
+use crate::seed::{Seed, SeedError, UserEntry};
 use crate::startup;
 use crate::store::{Store, StoreError, users};
 
@@ -67,9 +67,9 @@ fn create(
 ) -> Result<ExitCode, Failure> {
     let store = startup::open(config, false)?.store;
     let email = new.email.clone();
-    let exists = || Failure::new(format!("{email} has an account already"));
+    // Before anybody has to think of a password.
     if find(&store, &email)?.is_some() {
-        return Err(exists());
+        return Err(SeedError::Exists(email).into());
     }
     let claims = new
         .name
@@ -83,11 +83,7 @@ fn create(
         claims,
         ..UserEntry::default()
     };
-    let summary = Seed::of_user(entry, config)?.apply(&store, config, Clock::system().now())?;
-    // Somebody else was quicker.
-    if summary.created.is_empty() {
-        return Err(exists());
-    }
+    Seed::of_new_user(entry, config)?.apply(&store, config, Clock::system().now())?;
     let user = find(&store, &email)?
         .ok_or_else(|| Failure::new(format!("{email} was deleted again meanwhile")))?;
     match format {
