@@ -3,7 +3,9 @@
 //! A file is understood whole before anything is written, every mistake in it is listed, and all of it is written in one
 //! transaction. Applying it twice is the same as applying it once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -83,6 +85,16 @@ pub struct UserEntry {
 pub struct Seed {
     users: Vec<CheckedUser>,
     clients: Vec<CheckedClient>,
+    people: People,
+}
+
+/// What becomes of people who are there already.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum People {
+    #[default]
+    Updated,
+    /// They are not touched, and neither is anything else.
+    OnlyNew,
 }
 
 struct CheckedUser {
@@ -121,7 +133,14 @@ pub enum SeedError {
     Store(#[from] StoreError),
     #[error("password hashing: {0}")]
     Hashing(#[from] password::HashError),
+    #[error("{0} has an account already")]
+    Exists(String),
+    #[error("the same people are being changed by somebody else; try again")]
+    Busy,
 }
+
+/// Who changes the same people meanwhile makes us look again; more often than this it is not chance.
+const ATTEMPTS: usize = 5;
 
 impl Seed {
     /// Understands a file, or lists everything that is wrong with it.
@@ -154,15 +173,16 @@ impl Seed {
         }
     }
 
-    /// One person.
-    pub fn of_user(entry: UserEntry, config: &Config) -> Result<Self, SeedError> {
+    /// One person, who is not there yet.
+    pub fn of_new_user(entry: UserEntry, config: &Config) -> Result<Self, SeedError> {
         let mut mistakes = Vec::new();
-        let seed = Self::check(
+        let mut seed = Self::check(
             vec![("user".to_owned(), entry)],
             Vec::new(),
             config,
             &mut mistakes,
         );
+        seed.people = People::OnlyNew;
         if mistakes.is_empty() {
             Ok(seed)
         } else {
@@ -257,26 +277,115 @@ impl Seed {
             config.password.iterations,
             config.password.parallelism,
         )?;
-        let mut people = Vec::new();
-        for user in self.users {
-            people.push(prepare(user, store, &settings, now)?);
+        let seed = Arc::new(self);
+        for _ in 0..ATTEMPTS {
+            let judged: Vec<_> = seed
+                .users
+                .iter()
+                .map(|user| judge_hash(user, store, &settings))
+                .collect::<Result<_, _>>()?;
+            let fresh: Vec<_> = seed
+                .clients
+                .iter()
+                .map(|_| (random::id(), random::token()))
+                .collect();
+            let written = {
+                let seed = seed.clone();
+                store.write_blocking(move |tx| write(tx, &seed, &judged, &fresh, now))
+            };
+            match written {
+                Ok(Written::Done(summary)) => return Ok(summary),
+                Ok(Written::Exists(email)) => return Err(SeedError::Exists(email)),
+                Ok(Written::Moved) => {}
+                // Somebody else has just added one of them.
+                Err(error) if error.is_duplicate() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let apps: Vec<_> = self
-            .clients
-            .into_iter()
-            .map(|app| (app, random::id(), random::token()))
-            .collect();
-        Ok(store.write_blocking(move |tx| {
-            let mut summary = Summary::default();
-            for user in &people {
-                put_user(tx, user, now, &mut summary)?;
-            }
-            for (app, row_id, fresh_secret) in &apps {
-                put_client(tx, app, row_id, fresh_secret, now, &mut summary)?;
-            }
-            Ok(summary)
-        })?)
+        Err(SeedError::Busy)
     }
+}
+
+/// How a transaction ended.
+enum Written {
+    Done(Summary),
+    /// Nothing was written: somebody has this address, and was not to be changed.
+    Exists(String),
+    /// Nothing was written: a password was changed after it had been compared with the file's.
+    Moved,
+}
+
+/// The hash that a person had, and the one that the file's password asks for.
+struct JudgedHash {
+    before: Option<String>,
+    after: Option<String>,
+}
+
+/// A password that is right already keeps its hash, so that applying a file twice changes nothing.
+fn judge_hash(
+    checked: &CheckedUser,
+    store: &Store,
+    settings: &HashSettings,
+) -> Result<JudgedHash, SeedError> {
+    let key = checked.email.key().to_owned();
+    let before = store
+        .read_blocking(move |conn| users::find_by_email(conn, &key))?
+        .and_then(|user| user.password_hash);
+    let after = match &checked.secret {
+        None => None,
+        Some(UserSecret::Hash(hash)) => Some(hash.clone()),
+        Some(UserSecret::Password(password)) => {
+            let unchanged = match &before {
+                Some(hash) => password::verify(password, hash, settings)?.matches,
+                None => false,
+            };
+            if unchanged {
+                before.clone()
+            } else {
+                Some(password::hash(password, random::bytes(), settings)?)
+            }
+        }
+    };
+    Ok(JudgedHash { before, after })
+}
+
+fn write(
+    tx: &mut AnyConnection,
+    seed: &Seed,
+    judged: &[JudgedHash],
+    fresh: &[(String, String)],
+    now: Timestamp,
+) -> Result<Written, StoreError> {
+    // One order for everybody, or two files with the same people could lock each other out.
+    let keys: BTreeSet<&str> = seed.users.iter().map(|user| user.email.key()).collect();
+    let mut people = BTreeMap::new();
+    for key in keys {
+        if let Some(found) = users::find_by_email(tx, key)?
+            && let Some(user) = users::find_locked(tx, &found.id)?
+        {
+            people.insert(key, user);
+        }
+    }
+    for (checked, judged) in seed.users.iter().zip(judged) {
+        let earlier = people.get(checked.email.key());
+        if earlier.is_some() && seed.people == People::OnlyNew {
+            return Ok(Written::Exists(checked.email.display().to_owned()));
+        }
+        let hash = earlier.and_then(|user| user.password_hash.as_ref());
+        if matches!(checked.secret, Some(UserSecret::Password(_))) && hash != judged.before.as_ref()
+        {
+            return Ok(Written::Moved);
+        }
+    }
+    let mut summary = Summary::default();
+    for (checked, judged) in seed.users.iter().zip(judged) {
+        let earlier = people.get(checked.email.key());
+        put_user(tx, checked, judged, earlier, now, &mut summary)?;
+    }
+    for (app, (row_id, secret)) in seed.clients.iter().zip(fresh) {
+        put_client(tx, app, row_id, secret, now, &mut summary)?;
+    }
+    Ok(Written::Done(summary))
 }
 
 /// Reads a list entry by entry, so that one bad entry hides no other.
@@ -396,37 +505,16 @@ fn check_user(
     })
 }
 
-/// Who a person will be, and whom the database had before.
-struct Prepared {
-    user: User,
-    earlier: Option<User>,
-}
-
-fn prepare(
-    checked: CheckedUser,
-    store: &Store,
-    settings: &HashSettings,
+/// Only what the file names is written over what the row holds now.
+fn put_user(
+    tx: &mut AnyConnection,
+    checked: &CheckedUser,
+    judged: &JudgedHash,
+    earlier: Option<&User>,
     now: Timestamp,
-) -> Result<Prepared, SeedError> {
-    let key = checked.email.key().to_owned();
-    let earlier = store.read_blocking(move |conn| users::find_by_email(conn, &key))?;
-    let known_hash = earlier.as_ref().and_then(|user| user.password_hash.clone());
-    let password_hash = match checked.secret {
-        None => known_hash,
-        Some(UserSecret::Hash(hash)) => Some(hash),
-        Some(UserSecret::Password(password)) => {
-            let unchanged = match &known_hash {
-                Some(hash) => password::verify(&password, hash, settings)?.matches,
-                None => false,
-            };
-            if unchanged {
-                known_hash
-            } else {
-                Some(password::hash(&password, random::bytes(), settings)?)
-            }
-        }
-    };
-    let base = earlier.clone().unwrap_or_else(|| User {
+    summary: &mut Summary,
+) -> Result<(), StoreError> {
+    let base = earlier.cloned().unwrap_or_else(|| User {
         id: random::id(),
         email: String::new(),
         email_key: String::new(),
@@ -439,38 +527,27 @@ fn prepare(
         created_at: now,
         updated_at: now,
     });
+    let entry = &checked.entry;
     let mut user = User {
         email: checked.email.display().to_owned(),
         email_key: checked.email.key().to_owned(),
-        email_verified: checked.entry.email_verified.unwrap_or(base.email_verified),
-        password_hash,
-        admin: checked.entry.admin.unwrap_or(base.admin),
-        disabled: checked.entry.disabled.unwrap_or(base.disabled),
-        groups: checked.entry.groups.unwrap_or_else(|| base.groups.clone()),
-        claims: checked.claims.unwrap_or_else(|| base.claims.clone()),
+        email_verified: entry.email_verified.unwrap_or(base.email_verified),
+        password_hash: judged.after.clone().or(base.password_hash),
+        admin: entry.admin.unwrap_or(base.admin),
+        disabled: entry.disabled.unwrap_or(base.disabled),
+        groups: entry.groups.clone().unwrap_or(base.groups),
+        claims: checked.claims.clone().unwrap_or(base.claims),
         ..base
     };
-    if earlier.as_ref().is_some_and(|earlier| *earlier != user) {
-        user.updated_at = now;
-    }
-    Ok(Prepared { user, earlier })
-}
-
-fn put_user(
-    tx: &mut AnyConnection,
-    prepared: &Prepared,
-    now: Timestamp,
-    summary: &mut Summary,
-) -> Result<(), StoreError> {
-    let Prepared { user, earlier } = prepared;
     match earlier {
         None => {
-            users::insert(tx, user)?;
+            users::insert(tx, &user)?;
             summary.created.push(format!("user {}", user.email));
         }
-        Some(earlier) if earlier == user => summary.unchanged += 1,
+        Some(earlier) if *earlier == user => summary.unchanged += 1,
         Some(earlier) => {
-            users::update(tx, user)?;
+            user.updated_at = now;
+            users::update(tx, &user)?;
             if user.disabled || earlier.password_hash != user.password_hash {
                 sessions::end_all(tx, &user.id, now)?;
                 grants::revoke_user(tx, &user.id, now)?;

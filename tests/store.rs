@@ -1,8 +1,15 @@
 //! The rows: what may happen once happens once, on both databases, with real threads.
 
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use diesel::sql_types::BigInt;
+use diesel::{Connection as _, PgConnection, QueryableByName, RunQueryDsl as _, sql_query};
+use latchkey::config::DatabaseUrl;
+use latchkey::identity::password::{self, HashSettings};
+use latchkey::identity::session::Session;
 use latchkey::identity::throttle::Bucket;
+use latchkey::identity::user::User;
 use latchkey::keys;
 use latchkey::protocol::client::ClientId;
 use latchkey::protocol::grants::Grant;
@@ -12,15 +19,23 @@ use latchkey::protocol::jose::SigningAlgorithm;
 use latchkey::protocol::seal::{RootKey, TokenHash};
 use latchkey::protocol::time::Timestamp;
 use latchkey::random;
+use latchkey::seed::{Seed, SeedError, UserEntry};
 use latchkey::store::signing_keys::{self, KeyState};
 use latchkey::store::{
-    access_tokens, authorization_codes, clients, consents, grants, properties, sessions, throttles,
-    users,
+    AnyConnection, access_tokens, authorization_codes, clients, consents, grants, properties,
+    sessions, throttles, users,
 };
 use serde_json::json;
 
 use crate::support::on_both_databases;
-use crate::support::op::{EMAIL, Op};
+use crate::support::op::{EMAIL, Op, PASSWORD};
+use crate::support::wait::eventually;
+
+/// What a hash costs is not what these tests are about.
+const QUICK: [(&str, &str); 2] = [
+    ("password.memory_kib", "7168"),
+    ("password.iterations", "1"),
+];
 
 /// Runs the same thing on many threads at once and collects what each was told.
 fn race<T: Send>(racers: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
@@ -43,11 +58,77 @@ fn race<T: Send>(racers: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
 }
 
 fn alice(op: &Op) -> String {
+    find_alice(op).id
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+}
+
+/// Whether a write waits for another: in PostgreSQL, or in the queue of this store's one writer on SQLite.
+fn someone_waits(op: &Op) -> bool {
+    let DatabaseUrl::Postgres(url) = &op.config.database.url else {
+        return op.store.waiting() > 0;
+    };
+    let waiting = "SELECT count(*) AS number FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting: Number = sql_query(waiting)
+        .get_result(&mut PgConnection::establish(url).unwrap())
+        .unwrap();
+    waiting.number > 0
+}
+
+/// There the server waits inside the database, which tells nobody.
+fn is_sqlite(op: &Op) -> bool {
+    matches!(op.config.database.url, DatabaseUrl::Sqlite(_))
+}
+
+/// Runs `late` while `early` has written but not committed, and commits once `late` waits.
+fn while_uncommitted<T: Send>(
+    op: &Op,
+    mut early: impl FnMut(&mut AnyConnection) + Send + 'static,
+    late: impl FnOnce() -> T + Send,
+) -> T {
+    let (written, wrote) = mpsc::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let store = op.store.clone();
+    let early = std::thread::spawn(move || {
+        let written = store.write_blocking(move |tx| {
+            early(tx);
+            let _nobody_waits = written.send(());
+            let _dropped = wait.lock().unwrap().recv();
+            Ok(())
+        });
+        written.unwrap();
+    });
+    wrote.recv().unwrap();
+    let answer = std::thread::scope(|scope| {
+        let late = scope.spawn(late);
+        eventually("the second write waits for the first", || {
+            someone_waits(op).then_some(())
+        });
+        go_on.send(()).unwrap();
+        late.join().unwrap()
+    });
+    early.join().unwrap();
+    answer
+}
+
+fn find_alice(op: &Op) -> User {
     op.store
         .read_blocking(|conn| users::find_by_email(conn, EMAIL))
         .unwrap()
         .unwrap()
-        .id
+}
+
+fn open_sessions(op: &Op, user_id: &str) -> usize {
+    let (id, now) = (user_id.to_owned(), op.clock.now());
+    op.store
+        .write_blocking(move |tx| sessions::end_all(tx, &id, now))
+        .unwrap()
 }
 
 /// A grant with a code that is good for a minute.
@@ -176,9 +257,92 @@ on_both_databases! {
             op.store.write_blocking(move |tx| users::strengthen_hash(tx, &id, old, new)).unwrap()
         };
         let now = op.clock.now();
-        { let id = id.clone(); op.store.write_blocking(move |tx| users::set_password_hash(tx, &id, "first", now)).unwrap(); }
+        { let id = id.clone(); op.store.write_blocking(move |tx| users::change_password(tx, &id, "first", now)).unwrap(); }
         assert!(strengthen("first", "second"));
         assert!(!strengthen("first", "third"));
+    }
+
+    fn a5_a_sign_in_that_meets_a_change_of_the_password_opens_nothing(op with QUICK) {
+        let (id, now) = (alice(&op), op.clock.now());
+        let another = password::dummy_hash(&HashSettings::new(7_168, 1, 1).unwrap()).unwrap();
+        let (written, changed) = mpsc::channel();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let change = {
+            let (store, id) = (op.store.clone(), id.clone());
+            std::thread::spawn(move || store.write_blocking(move |tx| {
+                users::change_password(tx, &id, &another, now)?;
+                let _nobody_waits = written.send(());
+                let _dropped = wait.lock().unwrap().recv();
+                Ok(())
+            }).unwrap())
+        };
+        changed.recv().unwrap();
+        let mut browser = op.browser();
+        let sign_in = std::thread::spawn(move || {
+            let page = browser.get("/login");
+            browser.sign_in_as(&page, EMAIL, PASSWORD).status
+        });
+        eventually("the sign-in waits for the change, or is over", || {
+            (sign_in.is_finished() || is_sqlite(&op) || someone_waits(&op)).then_some(())
+        });
+        go_on.send(()).unwrap();
+        change.join().unwrap();
+        assert_eq!(sign_in.join().unwrap(), 400);
+        assert_eq!(open_sessions(&op, &id), 0);
+    }
+
+    fn a5_a_change_of_the_password_ends_a_session_that_is_being_opened(op with QUICK) {
+        let (id, now) = (alice(&op), op.clock.now());
+        let session = Session {
+            id: random::id(), user_id: id.clone(), auth_time: now, proved_for: None, acr: "1".to_owned(), amr: vec!["pwd".to_owned()],
+            remembered: false, created_at: now, last_seen_at: now, ended_at: None,
+        };
+        let opening = move |tx: &mut AnyConnection| {
+            users::find_locked(tx, &session.user_id).unwrap();
+            sessions::insert(tx, &session, &TokenHash::of("cookie")).unwrap();
+        };
+        let changing = || {
+            let id = id.clone();
+            op.store.write_blocking(move |tx| users::change_password(tx, &id, "another", now)).unwrap()
+        };
+        assert!(while_uncommitted(&op, opening, changing));
+        assert_eq!(open_sessions(&op, &id), 0);
+    }
+
+    fn a_file_writes_over_nothing_that_it_does_not_name(op with QUICK) {
+        let before = find_alice(&op);
+        let changed = User { disabled: true, password_hash: Some("another".to_owned()), ..before.clone() };
+        let changing = { let changed = changed.clone(); move |tx: &mut AnyConnection| users::update(tx, &changed).unwrap() };
+        while_uncommitted(&op, changing, || op.seed(json!({ "users": [{ "email": EMAIL, "groups": ["staff"] }] })));
+        assert_eq!(find_alice(&op), User { groups: vec!["staff".to_owned()], ..changed });
+    }
+
+    fn a_file_sets_its_password_even_if_another_is_being_set(op with QUICK) {
+        let id = alice(&op);
+        let now = op.clock.now();
+        let another = password::dummy_hash(&HashSettings::new(7_168, 1, 1).unwrap()).unwrap();
+        let changing = {
+            let (id, another) = (id.clone(), another.clone());
+            move |tx: &mut AnyConnection| { users::change_password(tx, &id, &another, now).unwrap(); }
+        };
+        let summary = while_uncommitted(&op, changing, || op.seed(json!({ "users": [{ "email": EMAIL, "password": PASSWORD }] })));
+        assert_eq!(summary.updated, [format!("user {EMAIL}")]);
+        assert_ne!(find_alice(&op).password_hash, Some(another));
+        let mut browser = op.browser();
+        let page = browser.get("/login");
+        assert_eq!(browser.sign_in_as(&page, EMAIL, PASSWORD).status, 200, "signed in, at the first page");
+    }
+
+    fn of_two_that_create_an_account_one_is_told_that_it_exists(op with QUICK) {
+        let first = User { id: random::id(), email: "bob@example.test".to_owned(), email_key: "bob@example.test".to_owned(), ..find_alice(&op) };
+        let creating = { let first = first.clone(); move |tx: &mut AnyConnection| users::insert(tx, &first).unwrap() };
+        let entry = UserEntry { email: "Bob@example.test".to_owned(), admin: Some(true), password: Some(PASSWORD.to_owned()), ..UserEntry::default() };
+        let second = Seed::of_new_user(entry, &op.config).unwrap();
+        let refused = while_uncommitted(&op, creating, || second.apply(&op.store, &op.config, op.clock.now())).unwrap_err();
+        assert!(matches!(refused, SeedError::Exists(_)), "{refused}");
+        let found = op.store.read_blocking(|conn| users::find_by_email(conn, "bob@example.test")).unwrap();
+        assert_eq!(found, Some(first));
     }
 
     fn consent_is_written_over_and_read_back_whole(op) {

@@ -15,9 +15,9 @@ use crate::identity::email::canonical_login;
 use crate::identity::password::{self, HashSettings, Password, Policy};
 use crate::identity::user::User;
 use crate::random;
-use crate::seed::{Seed, UserEntry};
+use crate::seed::{Seed, SeedError, UserEntry};
 use crate::startup;
-use crate::store::{Store, StoreError, grants, sessions, users};
+use crate::store::{Store, StoreError, users};
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -67,9 +67,9 @@ fn create(
 ) -> Result<ExitCode, Failure> {
     let store = startup::open(config, false)?.store;
     let email = new.email.clone();
-    let exists = || Failure::new(format!("{email} has an account already"));
+    // Before anybody has to think of a password.
     if find(&store, &email)?.is_some() {
-        return Err(exists());
+        return Err(SeedError::Exists(email).into());
     }
     let claims = new
         .name
@@ -83,11 +83,7 @@ fn create(
         claims,
         ..UserEntry::default()
     };
-    let summary = Seed::of_user(entry, config)?.apply(&store, config, Clock::system().now())?;
-    // Somebody else was quicker.
-    if summary.created.is_empty() {
-        return Err(exists());
-    }
+    Seed::of_new_user(entry, config)?.apply(&store, config, Clock::system().now())?;
     let user = find(&store, &email)?
         .ok_or_else(|| Failure::new(format!("{email} was deleted again meanwhile")))?;
     match format {
@@ -144,11 +140,7 @@ fn set_password(
     let now = Clock::system().now();
     let id = user.id.clone();
     // In one transaction: whoever learned the old password must not keep a session that the new one was to end.
-    let changed = store.write_blocking(move |tx| {
-        sessions::end_all(tx, &id, now)?;
-        grants::revoke_user(tx, &id, now)?;
-        users::set_password_hash(tx, &id, &hash, now)
-    })?;
+    let changed = store.write_blocking(move |tx| users::change_password(tx, &id, &hash, now))?;
     if !changed {
         return Err(unknown());
     }

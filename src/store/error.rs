@@ -32,6 +32,17 @@ impl StoreError {
         matches!(self, StoreError::Unavailable(_))
     }
 
+    /// Whether another row has what may be there only once.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(
+            self.diesel(),
+            Some(DieselError::DatabaseError(
+                DatabaseErrorKind::UniqueViolation,
+                _
+            ))
+        )
+    }
+
     fn diesel(&self) -> Option<&DieselError> {
         let (StoreError::Unavailable(cause) | StoreError::Fault(cause)) = self;
         cause.downcast_ref()
@@ -149,7 +160,7 @@ mod tests {
     #[test]
     fn a_broken_rule_is_a_fault() {
         let error = database_error(DatabaseErrorKind::UniqueViolation, "taken");
-        assert!(!error.is_unavailable());
+        assert!(!error.is_unavailable() && error.is_duplicate());
         assert!(!StoreError::from(DieselError::NotFound).is_unavailable());
     }
 

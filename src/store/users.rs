@@ -4,7 +4,7 @@ use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
 use super::schema::users as t;
-use super::{AnyConnection, StoreError};
+use super::{AnyConnection, StoreError, grants, sessions};
 use crate::identity::user::User;
 use crate::protocol::time::Timestamp;
 
@@ -26,6 +26,18 @@ struct Row {
 /// By `sub`.
 pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<User>, StoreError> {
     let row: Option<Row> = t::table.filter(t::id.eq(id)).first(conn).optional()?;
+    row.map(User::try_from).transpose()
+}
+
+/// By `sub`, and until the transaction ends nobody else changes the row: what is decided by it stays true.
+pub fn find_locked(conn: &mut AnyConnection, id: &str) -> Result<Option<User>, StoreError> {
+    let found = t::table.filter(t::id.eq(id));
+    let row: Option<Row> = match conn {
+        // A shared lock would deadlock two sign-ins that both make the hash stronger.
+        AnyConnection::Postgres(c) => found.for_no_key_update().get_result(c).optional()?,
+        // Whoever writes is alone.
+        AnyConnection::Sqlite(c) => found.get_result(c).optional()?,
+    };
     row.map(User::try_from).transpose()
 }
 
@@ -102,16 +114,20 @@ pub fn strengthen_hash(
     Ok(changed == 1)
 }
 
-/// Sets a new password.
-pub fn set_password_hash(
+/// Sets a new password, and ends what the old one opened and allowed.
+pub fn change_password(
     conn: &mut AnyConnection,
     id: &str,
     hash: &str,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
+    // The person's row comes first. It makes us wait for sign-ins with the old password that are about to commit, so that
+    // their sessions are seen below; those that come later wait for us and see the new password.
     let changed = diesel::update(t::table.filter(t::id.eq(id)))
         .set((t::password_hash.eq(hash), t::updated_at.eq(now.seconds())))
         .execute(conn)?;
+    sessions::end_all(conn, id, now)?;
+    grants::revoke_user(conn, id, now)?;
     Ok(changed == 1)
 }
 

@@ -349,8 +349,9 @@ async fn open_session(
             .store
             .write(move |tx| {
                 take_back(tx, &buckets)?;
-                // The password may have been changed, or the account switched off, while this one was being verified.
-                let current = users::find(tx, &user.id)?.filter(|current| {
+                // The password may have been changed, or the account switched off, while this one was being verified; the
+                // lock keeps that from happening between this look and our commit.
+                let current = users::find_locked(tx, &user.id)?.filter(|current| {
                     !current.disabled && current.password_hash == user.password_hash
                 });
                 if current.is_none() {
