@@ -178,6 +178,13 @@ on_both_databases! {
         let answer = browser.post(&rp.authorize(&[]), &[("scope", "openid profile")]);
         assert_eq!(answer.callback()["error"], "invalid_request");
         assert_stopped(&browser.post(&rp.authorize(&[]), &[("redirect_uri", "https://evil.example/")]), "mixed");
+        // An empty one is omitted, but two are still two: in the query, in the body, and over both.
+        for empty_first in [browser.get(&format!("{}&nonce=&nonce=n", rp.authorize(&[]))),
+                            browser.post(&rp.authorize(&[]), &[("nonce", ""), ("nonce", "n")]),
+                            browser.post(&format!("{}&nonce=", rp.authorize(&[])), &[("nonce", "n")]),
+                            browser.post(&format!("{}&nonce=n", rp.authorize(&[])), &[("nonce", "")])] {
+            assert_eq!(empty_first.callback()["error"], "invalid_request");
+        }
     }
 
     fn a8_every_redirect_after_a_form_is_303(op) {
