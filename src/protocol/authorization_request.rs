@@ -219,7 +219,8 @@ fn read(
         login_hint: parameters.get("login_hint").map(str::to_owned),
         id_token_hint: parameters.get("id_token_hint").map(str::to_owned),
         acr_values: acr_values(parameters, client),
-        claims: essential_acr_is_met(ClaimsRequest::parse(parameters.get("claims"))?)?,
+        claims: essential_acr_is_met(ClaimsRequest::parse(parameters.get("claims"))?)?
+            .allowed_to(client),
         code_challenge,
         resources: resource::parse(parameters.resources(), client)?,
     })
@@ -387,6 +388,39 @@ pub(crate) mod tests {
                 .to_string(),
             "email openid"
         );
+    }
+
+    #[test]
+    fn claims_of_scopes_that_are_not_allowed_are_dropped() {
+        let claims = r#"{"userinfo":{"email":null,"name":null,"sub":null},"id_token":{"email":{"essential":true},"groups":null,"auth_time":null}}"#;
+        let parameters =
+            Parameters::parse(format!("{GOOD}&claims={claims}").as_bytes()).expect("well-formed");
+        for (scope, userinfo, id_token) in [
+            (Some("openid"), &["sub"][..], &["auth_time"][..]),
+            (
+                Some("openid email"),
+                &["email", "sub"],
+                &["auth_time", "email"],
+            ),
+            (
+                None,
+                &["email", "name", "sub"],
+                &["auth_time", "email", "groups"],
+            ),
+        ] {
+            let client = client(|metadata| metadata.scope = scope.map(str::to_owned));
+            let claims = validate(&parameters, &client).expect("accepted").claims;
+            assert_eq!(
+                claims.userinfo.names().collect::<Vec<_>>(),
+                userinfo,
+                "{scope:?}"
+            );
+            assert_eq!(
+                claims.id_token.names().collect::<Vec<_>>(),
+                id_token,
+                "{scope:?}"
+            );
+        }
     }
 
     #[test]

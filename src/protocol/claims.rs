@@ -7,6 +7,7 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::client::Client;
 use super::error::{OAuthError, invalid_request};
 use super::scope::Scope;
 
@@ -154,6 +155,16 @@ impl ClaimsRequest {
             .map_err(|_json| {
                 invalid_request("claims must be a JSON object as in OpenID Connect Core 5.5")
             })
+    }
+
+    /// What is left of it for a client: what tells nothing about the person, and what it may learn.
+    pub fn allowed_to(mut self, client: &Client) -> Self {
+        for place in [&mut self.userinfo, &mut self.id_token] {
+            place
+                .0
+                .retain(|name, _| !is_about_the_person(name) || client.may_learn(name));
+        }
+        self
     }
 
     /// Whether nothing is asked for by name.
