@@ -263,8 +263,12 @@ fn acr_values(parameters: &Parameters, client: &Client) -> Vec<String> {
 /// `acr_values` is a wish; an essential `acr` is a condition (OpenID Connect Core §5.5.1.1; Unmet Authentication Requirements §2).
 fn essential_acr_is_met(claims: ClaimsRequest) -> Result<ClaimsRequest, OAuthError> {
     if let Some(wish) = claims.id_token.wish("acr").filter(|wish| wish.essential) {
-        let accepted = wish.accepted();
-        if !accepted.is_empty() && !accepted.iter().any(|class| acr::SUPPORTED.contains(class)) {
+        // What is no text can't be a class of ours, and a list of nothing can't be met.
+        let is_met = wish.accepted().is_none_or(|accepted| {
+            let mut classes = accepted.iter().filter_map(|class| class.as_str());
+            classes.any(|class| acr::SUPPORTED.contains(&class))
+        });
+        if !is_met {
             let description = "none of the essential acr values can be reached here";
             return Err(OAuthError::new(
                 ErrorCode::UnmetAuthenticationRequirements,
@@ -355,6 +359,22 @@ pub(crate) mod tests {
             ),
         ] {
             assert_eq!(redirected(extra), code, "{extra}");
+        }
+    }
+
+    #[test]
+    fn an_essential_acr_is_a_condition_whatever_its_type() {
+        for (wish, is_met) in [
+            (r#"{"essential":true}"#, true),
+            (r#"{"essential":true,"values":["9","1"]}"#, true),
+            (r#"{"value":"9"}"#, true),
+            (r#"{"essential":true,"value":"9"}"#, false),
+            (r#"{"essential":true,"value":9}"#, false),
+            (r#"{"essential":true,"values":[1]}"#, false),
+            (r#"{"essential":true,"values":[]}"#, false),
+        ] {
+            let claims = format!("&claims={{\"id_token\":{{\"acr\":{wish}}}}}");
+            assert_eq!(request(&claims).is_ok(), is_met, "{wish}");
         }
     }
 
