@@ -207,6 +207,17 @@ on_both_databases! {
         assert_eq!(userinfo.json.get("nickname"), None);
     }
 
+    fn the_claims_parameter_brings_nothing_that_the_scopes_of_the_client_would_not(op) {
+        op.client(json!({ "client_id": "narrow", "client_secret": SECRET, "scope": "openid", "skip_consent": true }));
+        let (mut browser, rp) = (op.browser(), op.rp().named("narrow"));
+        let claims = r#"{"userinfo":{"email":null,"phone_number":{"essential":true}},"id_token":{"name":null,"auth_time":{"essential":true}}}"#;
+        let tokens = rp.exchange(&browser.complete(&rp.authorize(&[("claims", claims)])).code(), &[]);
+        assert!(tokens.id_token()["auth_time"].is_i64());
+        assert_eq!(tokens.id_token().get("name"), None);
+        let userinfo = rp.userinfo(tokens.access_token());
+        assert_eq!(userinfo.json.as_object().unwrap().keys().collect::<Vec<_>>(), ["sub"]);
+    }
+
     fn a_resource_becomes_the_audience(op) {
         op.client(json!({ "client_id": "api", "client_secret": SECRET, "allowed_resources": ["https://a.example/", "https://b.example/"] }));
         let (mut browser, rp) = (op.browser(), op.rp().named("api"));

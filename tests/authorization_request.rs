@@ -6,6 +6,7 @@ use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
 use latchkey::seed::{Format, Seed};
 use serde_json::json;
+use url::Url;
 
 use crate::support::browser::Page;
 use crate::support::on_both_databases;
@@ -177,6 +178,13 @@ on_both_databases! {
         let answer = browser.post(&rp.authorize(&[]), &[("scope", "openid profile")]);
         assert_eq!(answer.callback()["error"], "invalid_request");
         assert_stopped(&browser.post(&rp.authorize(&[]), &[("redirect_uri", "https://evil.example/")]), "mixed");
+        // An empty one is omitted, but two are still two: in the query, in the body, and over both.
+        for empty_first in [browser.get(&format!("{}&nonce=&nonce=n", rp.authorize(&[]))),
+                            browser.post(&rp.authorize(&[]), &[("nonce", ""), ("nonce", "n")]),
+                            browser.post(&format!("{}&nonce=", rp.authorize(&[])), &[("nonce", "n")]),
+                            browser.post(&format!("{}&nonce=n", rp.authorize(&[])), &[("nonce", "")])] {
+            assert_eq!(empty_first.callback()["error"], "invalid_request");
+        }
     }
 
     fn a8_every_redirect_after_a_form_is_303(op) {
@@ -325,6 +333,19 @@ on_both_databases! {
         let page = browser.get(&op.rp().authorize(&[("login_hint", "\" onfocus=\"alert(1)"), ("prompt", "login")]));
         assert_eq!(page.attribute("input[name=login]", "onfocus"), None);
         assert_eq!(page.attribute("input[name=login]", "value").as_deref(), Some("\" onfocus=\"alert(1)"));
+    }
+
+    fn a_page_links_to_no_address_that_a_stranger_made_up(op) {
+        for path in ["//evil.example/x", "/%2fevil.example/x", "//evil.example/?ticket=//evil.example", "/\\evil.example/x"] {
+            let page = op.browser().get_once(&format!("{}{path}", op.issuer));
+            assert_eq!(page.status, 404, "{path}");
+            let links = page.all_attributes("a[href]", "href");
+            assert!(links.iter().any(|link| link.ends_with("lang=de")), "{path}: {links:?}");
+            let here = Url::parse(&format!("{}{path}", op.issuer)).unwrap();
+            for link in links {
+                assert_eq!(here.join(&link).unwrap().origin(), here.origin(), "{path}: {link}");
+            }
+        }
     }
 
     fn an_issuer_with_a_path_works_from_discovery_to_userinfo(op with [("issuer", "http://localhost:{port}/id")]) {

@@ -219,7 +219,8 @@ fn read(
         login_hint: parameters.get("login_hint").map(str::to_owned),
         id_token_hint: parameters.get("id_token_hint").map(str::to_owned),
         acr_values: acr_values(parameters, client),
-        claims: essential_acr_is_met(ClaimsRequest::parse(parameters.get("claims"))?)?,
+        claims: essential_acr_is_met(ClaimsRequest::parse(parameters.get("claims"))?)?
+            .allowed_to(client),
         code_challenge,
         resources: resource::parse(parameters.resources(), client)?,
     })
@@ -262,8 +263,12 @@ fn acr_values(parameters: &Parameters, client: &Client) -> Vec<String> {
 /// `acr_values` is a wish; an essential `acr` is a condition (OpenID Connect Core §5.5.1.1; Unmet Authentication Requirements §2).
 fn essential_acr_is_met(claims: ClaimsRequest) -> Result<ClaimsRequest, OAuthError> {
     if let Some(wish) = claims.id_token.wish("acr").filter(|wish| wish.essential) {
-        let accepted = wish.accepted();
-        if !accepted.is_empty() && !accepted.iter().any(|class| acr::SUPPORTED.contains(class)) {
+        // What is no text can't be a class of ours, and a list of nothing can't be met.
+        let is_met = wish.accepted().is_none_or(|accepted| {
+            let mut classes = accepted.iter().filter_map(|class| class.as_str());
+            classes.any(|class| acr::SUPPORTED.contains(&class))
+        });
+        if !is_met {
             let description = "none of the essential acr values can be reached here";
             return Err(OAuthError::new(
                 ErrorCode::UnmetAuthenticationRequirements,
@@ -358,6 +363,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_essential_acr_is_a_condition_whatever_its_type() {
+        for (wish, is_met) in [
+            (r#"{"essential":true}"#, true),
+            (r#"{"essential":true,"values":["9","1"]}"#, true),
+            (r#"{"value":"9"}"#, true),
+            (r#"{"essential":true,"value":"9"}"#, false),
+            (r#"{"essential":true,"value":9}"#, false),
+            (r#"{"essential":true,"values":[1]}"#, false),
+            (r#"{"essential":true,"values":[]}"#, false),
+        ] {
+            let claims = format!("&claims={{\"id_token\":{{\"acr\":{wish}}}}}");
+            assert_eq!(request(&claims).is_ok(), is_met, "{wish}");
+        }
+    }
+
+    #[test]
     fn a_repeated_state_is_not_returned() {
         let Err(AuthorizationError::Redirect(redirect, _)) = request("&state=other") else {
             panic!("refused")
@@ -387,6 +408,39 @@ pub(crate) mod tests {
                 .to_string(),
             "email openid"
         );
+    }
+
+    #[test]
+    fn claims_of_scopes_that_are_not_allowed_are_dropped() {
+        let claims = r#"{"userinfo":{"email":null,"name":null,"sub":null},"id_token":{"email":{"essential":true},"groups":null,"auth_time":null}}"#;
+        let parameters =
+            Parameters::parse(format!("{GOOD}&claims={claims}").as_bytes()).expect("well-formed");
+        for (scope, userinfo, id_token) in [
+            (Some("openid"), &["sub"][..], &["auth_time"][..]),
+            (
+                Some("openid email"),
+                &["email", "sub"],
+                &["auth_time", "email"],
+            ),
+            (
+                None,
+                &["email", "name", "sub"],
+                &["auth_time", "email", "groups"],
+            ),
+        ] {
+            let client = client(|metadata| metadata.scope = scope.map(str::to_owned));
+            let claims = validate(&parameters, &client).expect("accepted").claims;
+            assert_eq!(
+                claims.userinfo.names().collect::<Vec<_>>(),
+                userinfo,
+                "{scope:?}"
+            );
+            assert_eq!(
+                claims.id_token.names().collect::<Vec<_>>(),
+                id_token,
+                "{scope:?}"
+            );
+        }
     }
 
     #[test]

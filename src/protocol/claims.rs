@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::client::Client;
 use super::error::{OAuthError, invalid_request};
 use super::scope::Scope;
 
@@ -93,10 +94,22 @@ pub fn is_about_the_person(name: &str) -> bool {
 /// The `claims` parameter (§5.5): what is asked for in each place. Claims of one never appear in the other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClaimsRequest {
-    #[serde(default, skip_serializing_if = "Asked::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_absent",
+        skip_serializing_if = "Asked::is_empty"
+    )]
     pub userinfo: Asked,
-    #[serde(default, skip_serializing_if = "Asked::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_absent",
+        skip_serializing_if = "Asked::is_empty"
+    )]
     pub id_token: Asked,
+}
+
+fn null_is_absent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Asked, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Claims asked for by name in one place.
@@ -116,13 +129,14 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// The texts that would do; empty when any would.
-    pub fn accepted(&self) -> Vec<&str> {
-        self.value
-            .iter()
-            .chain(self.values.iter().flatten())
-            .filter_map(Value::as_str)
-            .collect()
+    /// The values that would do; nothing when any would.
+    pub fn accepted(&self) -> Option<Vec<&Value>> {
+        (self.value.is_some() || self.values.is_some()).then(|| {
+            self.value
+                .iter()
+                .chain(self.values.iter().flatten())
+                .collect()
+        })
     }
 }
 
@@ -156,16 +170,36 @@ impl ClaimsRequest {
             })
     }
 
+    /// What is left of it for a client: what tells nothing about the person, and what it may learn.
+    pub fn allowed_to(mut self, client: &Client) -> Self {
+        for place in [&mut self.userinfo, &mut self.id_token] {
+            place
+                .0
+                .retain(|name, _| !is_about_the_person(name) || client.may_learn(name));
+        }
+        self
+    }
+
     /// Whether nothing is asked for by name.
     pub fn is_empty(&self) -> bool {
         self.userinfo.is_empty() && self.id_token.is_empty()
     }
 
-    /// The person whom the request demands (§5.5.1: `sub` with a value), if it names one.
-    pub fn demanded_subject(&self) -> Option<&str> {
+    /// Whether the request demands certain people (§5.5.1: `sub` with a value).
+    pub fn demands_a_subject(&self) -> bool {
+        self.demanded_subjects().next().is_some()
+    }
+
+    /// Whether a person is one whom the request would take, in both places.
+    pub fn accepts_subject(&self, subject: &str) -> bool {
+        self.demanded_subjects()
+            .all(|accepted| accepted.iter().any(|value| value.as_str() == Some(subject)))
+    }
+
+    fn demanded_subjects(&self) -> impl Iterator<Item = Vec<&Value>> {
         [&self.id_token, &self.userinfo]
             .into_iter()
-            .find_map(|place| place.wish("sub")?.value.as_ref()?.as_str())
+            .filter_map(|place| place.wish("sub")?.accepted())
     }
 
     /// Everything about the person that is asked for in either place.
@@ -329,6 +363,52 @@ mod tests {
             select(&person, &scope, &request.id_token),
             object(json!({"nickname": "al"}))
         );
+    }
+
+    #[test]
+    fn a_place_that_is_null_asks_for_nothing() {
+        let request = ClaimsRequest::parse(Some(r#"{"userinfo":null,"id_token":{"name":null}}"#))
+            .expect("valid");
+        assert_eq!(request.userinfo.names().count(), 0);
+        assert_eq!(request.id_token.names().collect::<Vec<_>>(), ["name"]);
+    }
+
+    #[test]
+    fn a_subject_has_to_be_among_those_of_every_place() {
+        for (claims, alice, bob) in [
+            (r#"{"id_token":{"sub":null}}"#, true, true),
+            (r#"{"id_token":{"sub":{"essential":true}}}"#, true, true),
+            (r#"{"id_token":{"sub":{"value":"alice"}}}"#, true, false),
+            (r#"{"userinfo":{"sub":{"value":"alice"}}}"#, true, false),
+            (
+                r#"{"id_token":{"sub":{"values":["alice","bob"]}}}"#,
+                true,
+                true,
+            ),
+            (r#"{"id_token":{"sub":{"values":["bob"]}}}"#, false, true),
+            (r#"{"id_token":{"sub":{"values":[]}}}"#, false, false),
+            (r#"{"id_token":{"sub":{"value":7}}}"#, false, false),
+            (
+                r#"{"id_token":{"sub":{"value":"alice"}},"userinfo":{"sub":{"value":"bob"}}}"#,
+                false,
+                false,
+            ),
+            (
+                r#"{"id_token":{"sub":{"values":["alice","bob"]}},"userinfo":{"sub":{"value":"bob"}}}"#,
+                false,
+                true,
+            ),
+        ] {
+            let request = ClaimsRequest::parse(Some(claims)).expect("valid");
+            assert_eq!(
+                (
+                    request.accepts_subject("alice"),
+                    request.accepts_subject("bob")
+                ),
+                (alice, bob),
+                "{claims}"
+            );
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::claims;
 use super::jose::SigningAlgorithm;
 use super::redirect_uri::RedirectUri;
 use super::resource;
@@ -137,6 +138,17 @@ impl Client {
     /// May any loopback port be used? (RFC 8252 §7.3)
     pub fn any_loopback_port(&self) -> bool {
         self.is_public() && self.application_type == ApplicationType::Native
+    }
+
+    /// May it ask for this claim by name? Only for what a scope that it may have brings: else `claims` would walk around `scope`.
+    pub fn may_learn(&self, claim: &str) -> bool {
+        claims::BY_SCOPE.iter().any(|(scope, brings)| {
+            brings.contains(&claim)
+                && self
+                    .scope
+                    .as_ref()
+                    .is_none_or(|allowed| allowed.contains(scope))
+        })
     }
 
     /// What is left of a scope under what the server knows and what this client may have.

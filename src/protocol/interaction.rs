@@ -171,12 +171,7 @@ fn is_expected_person(situation: &Situation<'_>, login: &Login) -> bool {
         // It names nobody, so only a fresh proof will do.
         Hint::Unreadable => login.for_this_request,
     };
-    by_hint
-        && situation
-            .request
-            .claims
-            .demanded_subject()
-            .is_none_or(|subject| subject == login.subject)
+    by_hint && situation.request.claims.accepts_subject(&login.subject)
 }
 
 fn is_recent_enough(request: &AuthorizationRequest, login: &Login, now: Timestamp) -> bool {

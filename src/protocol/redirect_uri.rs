@@ -76,11 +76,8 @@ impl RedirectUri {
         match url.scheme() {
             "https" | "http" => {
                 // What the URL standard would rewrite is a value that two programs may read differently.
-                let rewritten = url.as_str() != value && url.as_str() != format!("{value}/");
-                let default_port = value.split('/').nth(2).is_some_and(|authority| {
-                    authority.ends_with(":443") || authority.ends_with(":80")
-                });
-                if rewritten && !default_port {
+                let plain = without_default_port(value, url.scheme());
+                if url.as_str() != plain && url.as_str() != format!("{plain}/") {
                     return Err(BadRedirectUri::Ambiguous);
                 }
                 if url.scheme() == "http" && !is_loopback(&url) {
@@ -153,6 +150,18 @@ pub fn first_difference<'a>(
     at
 }
 
+/// Some frameworks send the default port, the URL standard never writes it: the one difference that is borne.
+fn without_default_port(value: &str, scheme: &str) -> String {
+    let port = if scheme == "https" { ":443" } else { ":80" };
+    let Some((start, rest)) = value.split_once("://") else {
+        return value.to_owned();
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    let authority = authority.strip_suffix(port).unwrap_or(authority);
+    format!("{start}://{authority}{tail}")
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -213,6 +222,16 @@ mod tests {
             ("https://RP.example/cb", Bad::Ambiguous),
             ("https:/\\rp.example/cb", Bad::Ambiguous),
             ("http://2130706433/cb", Bad::Ambiguous),
+            ("https://RP.EXAMPLE:443/a/../cb", Bad::Ambiguous),
+            ("https://rp.example:443/%2e%2e/cb", Bad::Ambiguous),
+            ("https://@rp.example:443/cb", Bad::Ambiguous),
+            ("https://rp.example:443:443/cb", Bad::NotAUri),
+            ("https://rp.example:80:443/cb", Bad::NotAUri),
+            ("https://rp.example:0443/cb", Bad::Ambiguous),
+            ("https://rp.example:/cb", Bad::Ambiguous),
+            ("HTTPS://rp.example:443/cb", Bad::Ambiguous),
+            ("https://rp.example/:443/../cb", Bad::Ambiguous),
+            ("http://127.1:80/cb", Bad::Ambiguous),
         ] {
             assert_eq!(RedirectUri::register(value, true), Err(reason), "{value}");
         }
@@ -229,6 +248,9 @@ mod tests {
             "https://rp.example/cb?foo=bar",
             "https://rp.example:8443/cb",
             "https://rp.example:443/cb",
+            "https://rp.example:443",
+            "https://rp.example:80/cb",
+            "http://127.0.0.1:80/cb",
             "http://localhost:3000/callback",
             "http://localhost:3000",
             "http://127.0.0.1/cb",

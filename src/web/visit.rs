@@ -79,9 +79,8 @@ impl Visit {
         Texts::of(self.language)
     }
 
-    /// A page's frame; each language is a link to the same page.
+    /// A page's frame; each language is a link to the same page. Of a query only: a path such as `//evil.example/` would be a host.
     pub(super) fn page(&self) -> Page {
-        let path = self.request.path().to_owned();
         let kept: String = self
             .request
             .query_string()
@@ -97,7 +96,7 @@ impl Visit {
         if self.request.method() != actix_web::http::Method::GET {
             return page;
         }
-        page.with_languages(|language| format!("{path}?{kept}lang={}", language.code()))
+        page.with_languages(|language| format!("?{kept}lang={}", language.code()))
     }
 
     /// The browser's live sign-ins, current one first.

@@ -229,6 +229,13 @@ impl Page {
             .map(str::to_owned)
     }
 
+    pub fn all_attributes(&self, selector: &str, name: &str) -> Vec<String> {
+        Html::parse_document(&self.body)
+            .select(&Selector::parse(selector).unwrap())
+            .filter_map(|element| element.attr(name).map(str::to_owned))
+            .collect()
+    }
+
     /// The first form's address and its hidden fields.
     pub fn form(&self) -> (String, Vec<(String, String)>) {
         let document = Html::parse_document(&self.body);

@@ -52,7 +52,11 @@ pub(in crate::web) async fn body(
         .map(Parameters::without_empty)
 }
 
-async fn raw_body(request: &HttpRequest, payload: Payload) -> Result<Parameters, Refused> {
+/// The body's parameters with those that have no value, for whoever passes them on as they came.
+pub(in crate::web) async fn raw_body(
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<Parameters, Refused> {
     if !is_form(request) {
         return Err(Refused::ContentType);
     }

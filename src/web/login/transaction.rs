@@ -205,15 +205,18 @@ impl Transaction {
         if let Some(chosen) = &self.ticket.account {
             return signed_in.iter().find(|other| other.session.id == *chosen);
         }
-        let wanted = match self.hint(visit) {
-            Hint::Subject(subject) => Some(subject),
-            Hint::Absent | Hint::Unreadable => {
-                self.request.claims.demanded_subject().map(str::to_owned)
-            }
-        };
         // Who asks for one person is never offered another.
-        if let Some(subject) = wanted {
-            return signed_in.iter().find(|other| other.user.id == subject);
+        let claims = &self.request.claims;
+        match self.hint(visit) {
+            Hint::Subject(subject) => {
+                return signed_in.iter().find(|other| other.user.id == subject);
+            }
+            Hint::Absent | Hint::Unreadable if claims.demands_a_subject() => {
+                return signed_in
+                    .iter()
+                    .find(|other| claims.accepts_subject(&other.user.id));
+            }
+            Hint::Absent | Hint::Unreadable => {}
         }
         self.hinted(signed_in).or_else(|| signed_in.first())
     }
@@ -250,7 +253,7 @@ impl Transaction {
     fn names_an_account(&self, visit: &Visit, signed_in: &[SignedIn]) -> bool {
         self.ticket.account.is_some()
             || self.hint(visit) != Hint::Absent
-            || self.request.claims.demanded_subject().is_some()
+            || self.request.claims.demands_a_subject()
             || self.hinted(signed_in).is_some()
     }
 

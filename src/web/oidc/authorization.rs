@@ -38,7 +38,8 @@ pub(in crate::web) async fn post(
     state: web::Data<AppState>,
 ) -> HttpResponse {
     let visit = Visit::new(&request, &state);
-    let body = match form::body(&request, payload).await {
+    // Empty ones too: `state=&state=x` is repeated, and has to be so after the redirect.
+    let body = match form::raw_body(&request, payload).await {
         Ok(parameters) => parameters.to_query(),
         Err(refused) => return error::refused_form(&visit, refused),
     };
