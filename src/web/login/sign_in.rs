@@ -325,7 +325,7 @@ async fn open_session(
     let live = visit.signed_in().await?;
     let earlier = live.iter().find(|other| other.user.id == user.id);
     let token = random::token();
-    let session = Session {
+    let mut session = Session {
         id: earlier.map_or_else(random::id, |earlier| earlier.session.id.clone()),
         user_id: user.id.clone(),
         auth_time: now,
@@ -337,7 +337,13 @@ async fn open_session(
         last_seen_at: now,
         ended_at: None,
     };
-    let written = {
+    // For the case that the earlier sign-in is ended in this very moment: then this is one of its own.
+    let fresh = Session {
+        id: random::id(),
+        created_at: now,
+        ..session.clone()
+    };
+    let opened = {
         let (session, hash, user, is_earlier) = (
             session.clone(),
             TokenHash::of(&token),
@@ -355,24 +361,21 @@ async fn open_session(
                     !current.disabled && current.password_hash == user.password_hash
                 });
                 if current.is_none() {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 if let (Some(stronger), Some(old)) = (&verified.stronger, &user.password_hash) {
                     users::strengthen_hash(tx, &user.id, old, stronger)?;
                 }
                 if is_earlier && sessions::renew(tx, &session, &hash)? {
-                    return Ok(true);
+                    return Ok(Some(session.id.clone()));
                 }
-                if !is_earlier {
-                    sessions::insert(tx, &session, &hash)?;
-                }
-                Ok(!is_earlier)
+                sessions::insert(tx, &fresh, &hash)?;
+                Ok(Some(fresh.id.clone()))
             })
             .await?
     };
-    if !written {
-        return Ok(None);
-    }
+    let Some(id) = opened else { return Ok(None) };
+    session.id = id;
     visit.browser.keep_only(&live);
     visit.browser.signed_in(
         token.clone(),
