@@ -245,7 +245,7 @@ on_both_databases! {
 
     fn an_address_belongs_to_one_person(op) {
         let user = op.store.read_blocking(|conn| users::find_by_email(conn, EMAIL)).unwrap().unwrap();
-        let second = latchkey::identity::user::User { id: random::id(), ..user };
+        let second = User { id: random::id(), ..user };
         assert!(op.store.write_blocking(move |tx| users::insert(tx, &second)).is_err());
         assert_eq!(op.store.read_blocking(users::list).unwrap().len(), 1);
     }
