@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -315,15 +315,11 @@ fn root_key(config: &Config) -> Result<RootKey, StartError> {
         .map_err(|error: crate::protocol::seal::InvalidRootKey| broken(error.to_string()))
 }
 
-fn make_key_file(file: &PathBuf, database: &DatabaseUrl) -> Result<(), StartError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
+fn make_key_file(file: &Path, database: &DatabaseUrl) -> Result<(), StartError> {
     // A database that has keys already was made with another secret; a fresh one would only hide that it is lost.
     if let DatabaseUrl::Sqlite(_) = database {
         let store = Store::open(database, Options::default())?;
-        let has_keys = store.pending_migrations()?.is_empty()
-            && !store.read_blocking(signing_keys::list)?.is_empty();
-        if has_keys {
+        if store.read_blocking(signing_keys::any)? {
             let text = format!(
                 "{} is missing, but the database was made with it; restore it from a backup",
                 file.display()
@@ -335,21 +331,38 @@ fn make_key_file(file: &PathBuf, database: &DatabaseUrl) -> Result<(), StartErro
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    match std::fs::OpenOptions::new()
+    let mut draft = file.as_os_str().to_owned();
+    draft.push(format!(".{}", random::id()));
+    let draft = PathBuf::from(draft);
+    let made = write_key(&draft, &hexadecimal)
+        // The file gets its name when it is whole: whoever finds it, even after we were killed, finds a key in it.
+        .and_then(|()| match std::fs::hard_link(&draft, file) {
+            // Another process was quicker; its key counts.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        });
+    let removed = std::fs::remove_file(&draft);
+    made.and(removed)?;
+    sync_directory(file)?;
+    Ok(())
+}
+
+fn write_key(draft: &Path, hexadecimal: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut opened = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(file)
-    {
-        Ok(mut opened) => {
-            opened.write_all(format!("{hexadecimal}\n").as_bytes())?;
-            opened.sync_all()?;
-            Ok(())
-        }
-        // Another process was quicker; its key counts.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+        .open(draft)?;
+    opened.write_all(format!("{hexadecimal}\n").as_bytes())?;
+    opened.sync_all()
+}
+
+/// After a power failure the name must be there, since what the key encrypts will be.
+fn sync_directory(file: &Path) -> io::Result<()> {
+    let directory = file.parent().filter(|path| !path.as_os_str().is_empty());
+    std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Sees other nodes' rotations within a second, and rotates when it is time.

@@ -10,6 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection as _;
+use diesel::{Connection as _, SqliteConnection};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -672,6 +674,51 @@ fn the_files_of_a_database_are_for_their_owner_only() {
     ] {
         assert_eq!(mode(&place.path(name)), 0o600, "{name}");
     }
+}
+
+#[test]
+fn of_many_first_commands_one_makes_the_key_and_all_find_it_whole() {
+    let place = Place::new();
+    let codes: Vec<_> = thread::scope(|scope| {
+        let commands: Vec<_> = (0..6)
+            .map(|_| scope.spawn(|| place.run(&["users", "list"])))
+            .collect();
+        commands
+            .into_iter()
+            .map(|command| command.join().unwrap())
+            .map(|done| (done.code, done.err))
+            .collect()
+    });
+    assert!(codes.iter().all(|(code, _)| *code == Some(0)), "{codes:?}");
+    let keys: Vec<_> = fs::read_dir(place.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("secret.key"))
+        .collect();
+    assert_eq!(keys, ["secret.key"], "no draft is left");
+    assert_eq!(mode(&place.path("secret.key")), 0o600);
+    assert_eq!(fs::read(place.path("secret.key")).unwrap().len(), 65);
+}
+
+#[test]
+fn a_lost_key_is_not_replaced_even_if_migrations_are_pending() {
+    let place = Place::new();
+    drop(place.serve());
+    fs::remove_file(place.path("secret.key")).unwrap();
+    // What an upgrade looks like from outside.
+    let database = place.path("latchkey.db");
+    SqliteConnection::establish(database.to_str().unwrap())
+        .unwrap()
+        .batch_execute("DELETE FROM __diesel_schema_migrations")
+        .unwrap();
+    let refused = place.run(&["serve"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("restore it from a backup"),
+        "{}",
+        refused.err
+    );
+    assert!(!place.path("secret.key").exists());
 }
 
 #[test]

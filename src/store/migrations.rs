@@ -139,24 +139,25 @@ fn check_foreign_keys(connection: &mut AnyConnection) -> Result<(), MigrationErr
 
 /// diesel's own list would create its table when it is missing.
 fn applied(connection: &mut AnyConnection) -> Result<HashSet<String>, MigrationError> {
-    let exists = match connection {
-        AnyConnection::Sqlite(_) => {
-            "SELECT count(*) > 0 AS found FROM sqlite_master WHERE name = '__diesel_schema_migrations'"
-        }
-        AnyConnection::Postgres(_) => {
-            "SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS found"
-        }
-    };
-    let table: Found = sql_query(exists)
-        .get_result(connection)
-        .map_err(StoreError::from)?;
-    if !table.found {
+    if !has_table(connection, "__diesel_schema_migrations")? {
         return Ok(HashSet::new());
     }
     let versions: Vec<Version> = sql_query("SELECT version FROM __diesel_schema_migrations")
         .load(connection)
         .map_err(StoreError::from)?;
     Ok(versions.into_iter().map(|row| row.version).collect())
+}
+
+/// Whether a table is there, whatever ran so far.
+pub(super) fn has_table(connection: &mut AnyConnection, name: &str) -> Result<bool, StoreError> {
+    let exists = match connection {
+        AnyConnection::Sqlite(_) => {
+            sql_query("SELECT count(*) > 0 AS found FROM sqlite_master WHERE name = ?")
+        }
+        AnyConnection::Postgres(_) => sql_query("SELECT to_regclass($1) IS NOT NULL AS found"),
+    };
+    let table: Found = exists.bind::<Text, _>(name).get_result(connection)?;
+    Ok(table.found)
 }
 
 fn embedded(connection: &AnyConnection) -> Result<Vec<AnyMigration>, MigrationError> {

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 
 use super::columns::to_time;
 use super::schema::signing_keys as t;
-use super::{AnyConnection, StoreError, on_each};
+use super::{AnyConnection, StoreError, migrations, on_each};
 use crate::protocol::time::Timestamp;
 
 /// A key as it lies in the database.
@@ -80,6 +80,16 @@ pub fn list(conn: &mut AnyConnection) -> Result<Vec<StoredKey>, StoreError> {
         },
     );
     Ok(stored.collect())
+}
+
+/// Whether there are keys, in a schema of whatever age.
+pub fn any(conn: &mut AnyConnection) -> Result<bool, StoreError> {
+    if !migrations::has_table(conn, "signing_keys")? {
+        return Ok(false);
+    }
+    // Every version that had the table had this column.
+    let found: Option<String> = t::table.select(t::kid).first(conn).optional()?;
+    Ok(found.is_some())
 }
 
 /// Adds a key unless its place is taken: of any number that start at once, one key wins.
