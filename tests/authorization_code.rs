@@ -230,7 +230,7 @@ on_both_databases! {
         assert_eq!(browser.get(&rp.authorize(&[("resource", "https://c.example/")])).callback()["error"], "invalid_target");
     }
 
-    fn a_disabled_person_is_refused_everywhere_at_once(op) {
+    fn f8_a_disabled_person_is_refused_everywhere_at_once(op) {
         let (mut browser, rp) = (op.browser(), op.rp());
         let tokens = rp.exchange(&browser.complete(&rp.authorize(&[])).code(), &[]);
         let pending = browser.get(&rp.authorize(&[])).code();

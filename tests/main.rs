@@ -14,6 +14,7 @@ mod support;
 mod architecture;
 mod authorization_code;
 mod authorization_request;
+mod authorization_response;
 mod browser_session;
 mod chromium;
 mod cli;

@@ -262,7 +262,7 @@ on_both_databases! {
         assert!(!strengthen("first", "third"));
     }
 
-    fn a5_a_sign_in_that_meets_a_change_of_the_password_opens_nothing(op with QUICK) {
+    fn a_sign_in_that_meets_a_change_of_the_password_opens_nothing(op with QUICK) {
         let (id, now) = (alice(&op), op.clock.now());
         let another = password::dummy_hash(&HashSettings::new(7_168, 1, 1).unwrap()).unwrap();
         let (written, changed) = mpsc::channel();
@@ -292,7 +292,7 @@ on_both_databases! {
         assert_eq!(open_sessions(&op, &id), 0);
     }
 
-    fn a5_a_change_of_the_password_ends_a_session_that_is_being_opened(op with QUICK) {
+    fn a_change_of_the_password_ends_a_session_that_is_being_opened(op with QUICK) {
         let (id, now) = (alice(&op), op.clock.now());
         let session = Session {
             id: random::id(), user_id: id.clone(), auth_time: now, proved_for: None, acr: "1".to_owned(), amr: vec!["pwd".to_owned()],
