@@ -109,6 +109,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let Opened { store, root } = opened;
     let now = clock.now();
     claim_mode(&store, config.development).await?;
+    if hides_addresses(&config) {
+        tracing::warn!(
+            "requests seem to come through a proxy on this machine that trusted_proxies does not name: all people share one address, and one limit of failed sign-ins"
+        );
+    }
     let dev_app = if config.development {
         let (store, root, config) = (store.clone(), root.clone(), config.clone());
         let seeded = web::block(move || seed::development(&store, &root, &config, now));
@@ -277,6 +282,13 @@ fn remove_stale_socket(path: &PathBuf) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// TLS ends somewhere else and we are reached from this machine only: that is a proxy, and nobody believes it.
+fn hides_addresses(config: &Config) -> bool {
+    matches!(&config.listen, Listen::Tcp(address) if address.ip().is_loopback())
+        && config.issuer.as_str().starts_with("https://")
+        && config.trusted_proxies.is_empty()
 }
 
 async fn claim_mode(store: &Store, development: bool) -> Result<(), StartError> {

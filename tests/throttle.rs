@@ -29,6 +29,12 @@ const BEHIND_A_PROXY: [(&str, &str); 4] = [
     FEW_OF_AN_ADDRESS[2],
     ("trusted_proxies", "127.0.0.1/32,::1/128"),
 ];
+const BEHIND_A_SOCKET: [(&str, &str); 4] = [
+    QUICK[0],
+    QUICK[1],
+    FEW_OF_AN_ADDRESS[2],
+    ("listen", "unix:{directory}/latchkey.sock"),
+];
 const ANY_PASSWORD: [(&str, &str); 3] = [QUICK[0], QUICK[1], ("password.minimum_score", "0")];
 const WRONG: &str = "not-the-password-of-anybody";
 
@@ -201,6 +207,22 @@ on_both_databases! {
         let mut last = from_address(&op, "2001:db8:1:2:ffff::1");
         assert_eq!(attempt_in(&mut last, "six-5@example.test", WRONG).status, 400);
         assert_eq!(attempt_in(&mut from_address(&op, "2001:db8:1:2::beef"), "six-6@example.test", WRONG).status, 429, "one network, one counter");
+    }
+
+    fn f4_behind_a_unix_socket_the_proxy_tells_the_address_or_none_is_counted(op with BEHIND_A_SOCKET) {
+        let from = |address: Option<&str>, login: &str| {
+            let mut browser = Browser::behind_socket(&op.issuer, &op.directory.path().join("latchkey.sock"));
+            browser.headers.extend(address.map(|address| ("x-forwarded-for".to_owned(), address.to_owned())));
+            attempt_in(&mut browser, login, WRONG).status
+        };
+        for number in 0..5 {
+            assert_eq!(from(Some("1.1.1.1, 198.51.100.7"), &format!("{number}@example.test")), 400);
+        }
+        assert_eq!(from(Some("198.51.100.7"), "5@example.test"), 429);
+        assert_eq!(from(Some("198.51.100.8"), "5@example.test"), 400);
+        for number in 6..13 {
+            assert_eq!(from(None, &format!("{number}@example.test")), 400, "strangers share no limit: {number}");
+        }
     }
 
     fn f5_one_address_can_not_try_every_account(op with FEW_OF_AN_ADDRESS) {

@@ -214,7 +214,7 @@ settings! {
 
     /// The keys that sign tokens.
     keys: KeysConfig {
-        /// Algorithms that apps may choose; the first one signs where an app chose none.
+        /// Algorithms that apps may choose. RS256 must be one: it is what every app understands and gets unless it chose.
         algorithms: Vec<SigningAlgorithm> = default(["RS256", "ES256"]), list(one_of::<SigningAlgorithm>(), 1);
         /// A signing key is replaced when it is this old.
         rotate_every: Duration = default("90d"), lasting(DAY, 3650 * DAY);
@@ -297,6 +297,14 @@ fn judge(draft: &Draft, reader: &mut Reader) {
             )
         };
         reader.complain(key, problem);
+    }
+    if let Some(keys) = &draft.keys
+        && !keys.algorithms.contains(&SigningAlgorithm::Rs256)
+    {
+        reader.complain(
+            "keys.algorithms",
+            "must name RS256 too, which OpenID Connect requires (Discovery 3)".to_owned(),
+        );
     }
     if let (Some(listen), Some(management)) = (&draft.listen, &draft.management)
         && *listen == management.listen

@@ -123,6 +123,7 @@ fn a_bad_value_in_the_file_is_named_with_line_key_value_and_what_is_allowed() {
         ("password.memory_kib = 99999999999999999999", "1: password.memory_kib = 99999999999999999999 must be a whole number from 7168 to 1048576".into()),
         ("keys.algorithms = []", "1: keys.algorithms = [] must be a list that is not empty, each one of RS256, PS256, ES256, EdDSA".into()),
         ("keys.algorithms = [\"HS256\"]", "1: keys.algorithms = [\"HS256\"] is wrong at \"HS256\", which must be one of RS256, PS256, ES256, EdDSA".into()),
+        ("keys.algorithms = [\"ES256\"]", "1: keys.algorithms = [\"ES256\"] must name RS256 too, which OpenID Connect requires (Discovery 3)".into()),
         ("keys.algorithms = [\"ES256\", \"ES256\"]", "1: keys.algorithms = [\"ES256\", \"ES256\"] names \"ES256\" twice".into()),
         ("[keys]\nrotate_every = \"1d\"", "2: keys.rotate_every = \"1d\" must be longer than keys.publish_before, which is 1d".into()),
         ("[keys]\nrotate_every = \"2d\"\npublish_before = \"2d\"", "3: keys.publish_before = \"2d\" must be shorter than keys.rotate_every, which is 2d".into()),
@@ -302,7 +303,7 @@ fn lists_and_numbers_can_be_written_in_variables() {
     let config = from_environment(&[
         ISSUER,
         ("LATCHKEY_TRUSTED_PROXIES", "10.1.2.3/8, ::1"),
-        ("LATCHKEY_KEYS__ALGORITHMS", "EdDSA"),
+        ("LATCHKEY_KEYS__ALGORITHMS", "EdDSA, RS256"),
         ("LATCHKEY_PASSWORD__MINIMUM_LENGTH", "15"),
     ])
     .expect("valid");
@@ -314,7 +315,10 @@ fn lists_and_numbers_can_be_written_in_variables() {
             .collect::<Vec<_>>(),
         ["10.0.0.0/8", "::1/128"]
     );
-    assert_eq!(config.keys.algorithms, [SigningAlgorithm::EdDsa]);
+    assert_eq!(
+        config.keys.algorithms,
+        [SigningAlgorithm::EdDsa, SigningAlgorithm::Rs256]
+    );
     assert_eq!(config.password.minimum_length, 15);
     let none =
         from_environment(&[ISSUER, ("LATCHKEY_TRUSTED_PROXIES", "")]).expect("an empty list");

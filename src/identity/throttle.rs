@@ -21,13 +21,14 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket(pub [u8; 32]);
 
-/// The counters that one attempt falls into, each with its limit.
+/// The counters that one attempt falls into, each with its limit. Where nobody tells the address it counts for nothing:
+/// one counter for everybody would let anyone keep everyone out.
 pub fn buckets(
     key: &RootKey,
     limits: &Limits,
     account: &str,
     known_browser: Option<&str>,
-    address: IpAddr,
+    address: Option<IpAddr>,
 ) -> Vec<(Bucket, u32)> {
     let bucket =
         |kind: &str, name: &str| Bucket(mac(key, "throttle", format!("{kind}\0{name}").as_bytes()));
@@ -36,13 +37,16 @@ pub fn buckets(
             bucket("browser", &format!("{account}\0{browser}")),
             limits.account_failures,
         )],
-        None => vec![
-            (bucket("account", account), limits.account_failures),
-            (
-                bucket("address", &network(address)),
-                limits.address_failures,
-            ),
-        ],
+        None => {
+            let address = address.map(|address| bucket("address", &network(address)));
+            [
+                Some((bucket("account", account), limits.account_failures)),
+                address.map(|address| (address, limits.address_failures)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()
+        }
     }
 }
 
@@ -69,7 +73,7 @@ mod tests {
 
     fn names(account: &str, browser: Option<&str>, address: &str) -> Vec<Bucket> {
         let key: RootKey = "00".repeat(32).parse().expect("a key");
-        let address = address.parse().expect("an address");
+        let address = Some(address.parse().expect("an address"));
         buckets(&key, &LIMITS, account, browser, address)
             .into_iter()
             .map(|(bucket, _)| bucket)
@@ -84,6 +88,17 @@ mod tests {
         assert_eq!(
             names("a", None, "::ffff:192.0.2.1"),
             names("a", None, "192.0.2.1")
+        );
+    }
+
+    #[test]
+    fn without_an_address_only_the_account_is_counted() {
+        let key: RootKey = "00".repeat(32).parse().expect("a key");
+        let counters = buckets(&key, &LIMITS, "a", None, None);
+        assert_eq!(counters.len(), 1);
+        assert_eq!(
+            counters.first().map(|(bucket, _)| bucket),
+            names("a", None, "192.0.2.1").first()
         );
     }
 

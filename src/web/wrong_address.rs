@@ -88,10 +88,7 @@ impl Opened {
 
 /// `None` where nothing can be told: a proxy of ours that keeps the address to itself.
 fn opened(request: &HttpRequest, state: &AppState) -> Option<Opened> {
-    // Only a proxy can sit at the other end of a Unix socket.
-    let by_proxy = request.peer_addr().is_none()
-        || through_trusted_proxy(request, &state.config.trusted_proxies);
-    if by_proxy {
+    if through_trusted_proxy(request, &state.config.trusted_proxies) {
         return Some(Opened {
             scheme: text(request, &HeaderName::from_static("x-forwarded-proto")),
             host: text(request, &HeaderName::from_static("x-forwarded-host"))?,

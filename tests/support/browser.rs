@@ -1,6 +1,7 @@
 //! A person's browser without scripts: cookies, redirects inside the issuer, forms. It stops where the client begins.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -43,6 +44,19 @@ impl Browser {
             cookies: BTreeMap::new(),
             set_cookies: Vec::new(),
             headers: Vec::new(),
+        }
+    }
+
+    /// The same, by way of a proxy that reaches the server through a Unix socket.
+    pub fn behind_socket(issuer: &str, socket: &Path) -> Self {
+        let http = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .unix_socket(socket)
+            .build()
+            .unwrap();
+        Self {
+            http,
+            ..Self::new(issuer)
         }
     }
 

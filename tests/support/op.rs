@@ -92,7 +92,9 @@ impl Op {
             .map(|(key, value)| {
                 (
                     (*key).to_owned(),
-                    value.replace("{port}", &port.to_string()),
+                    value
+                        .replace("{port}", &port.to_string())
+                        .replace("{directory}", &directory.path().display().to_string()),
                 )
             });
         let sources = Sources {

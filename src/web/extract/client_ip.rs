@@ -7,24 +7,22 @@ use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
 use ipnet::IpNet;
 
-/// The address of whoever sent this request; without a usable one (a Unix socket), the unspecified address.
-pub(in crate::web) fn client_ip(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
-    let peer = request
-        .peer_addr()
-        .map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+/// The address of whoever sent this request, if anybody tells it: behind a Unix socket only the proxy can.
+pub(in crate::web) fn client_ip(request: &HttpRequest, trusted: &[IpNet]) -> Option<IpAddr> {
+    let peer = request.peer_addr().map(|address| address.ip());
     resolve(peer, request.headers(), trusted)
 }
 
-/// Whether the request came through one of our own proxies.
+/// Whether the request came through one of our own proxies. Only they can sit at the other end of a Unix socket.
 pub(in crate::web) fn through_trusted_proxy(request: &HttpRequest, trusted: &[IpNet]) -> bool {
     request
         .peer_addr()
-        .is_some_and(|address| is_trusted(address.ip(), trusted))
+        .is_none_or(|address| is_trusted(address.ip(), trusted))
 }
 
-fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let mut address = peer.to_canonical();
-    if !is_trusted(address, trusted) {
+fn resolve(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+    let mut address = peer.map(|peer| peer.to_canonical());
+    if address.is_some_and(|address| !is_trusted(address, trusted)) {
         return address;
     }
     let Some(values) = headers
@@ -40,8 +38,8 @@ fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         let Some(hop) = parse(hop.trim()) else {
             return address;
         };
-        address = hop;
-        if !is_trusted(address, trusted) {
+        address = Some(hop);
+        if !is_trusted(hop, trusted) {
             return address;
         }
     }
@@ -73,6 +71,11 @@ mod tests {
     use super::*;
 
     fn seen(peer: &str, forwarded: &[&str]) -> String {
+        let peer = Some(peer.parse().expect("an address"));
+        resolved(peer, forwarded).expect("a peer").to_string()
+    }
+
+    fn resolved(peer: Option<IpAddr>, forwarded: &[&str]) -> Option<IpAddr> {
         let trusted = ["10.0.0.0/8".parse().expect("a network")];
         let mut headers = HeaderMap::new();
         for value in forwarded {
@@ -81,13 +84,28 @@ mod tests {
                 HeaderValue::from_str(value).expect("a header value"),
             );
         }
-        resolve(peer.parse().expect("an address"), &headers, &trusted).to_string()
+        resolve(peer, &headers, &trusted)
     }
 
     #[test]
     fn only_trusted_proxies_are_believed() {
         assert_eq!(seen("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(seen("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+    }
+
+    #[test]
+    fn behind_a_unix_socket_the_proxy_is_believed_or_nobody_is_known() {
+        let seen = |forwarded: &[&str]| resolved(None, forwarded).map(|ip| ip.to_string());
+        assert_eq!(
+            seen(&["1.1.1.1, 198.51.100.7"]).as_deref(),
+            Some("198.51.100.7")
+        );
+        assert_eq!(
+            seen(&["198.51.100.7, 10.0.0.2"]).as_deref(),
+            Some("198.51.100.7")
+        );
+        assert_eq!(seen(&[]), None);
+        assert_eq!(seen(&["unknown"]), None);
     }
 
     #[test]
