@@ -41,6 +41,7 @@ pub struct KeyRing(Arc<ArcSwap<Keys>>);
 pub struct Keys {
     stored: Vec<StoredKey>,
     signers: BTreeMap<&'static str, Arc<Signer>>,
+    for_access_tokens: Option<SigningAlgorithm>,
     verification: Vec<VerificationKey>,
     jwks: String,
     jwks_etag: String,
@@ -58,18 +59,28 @@ impl KeyRing {
     }
 
     /// Takes over what another process or a rotation changed.
-    pub fn refresh(&self, stored: Vec<StoredKey>, root: &RootKey) -> Result<bool, KeyError> {
+    pub fn refresh(
+        &self,
+        stored: Vec<StoredKey>,
+        root: &RootKey,
+        algorithms: &[SigningAlgorithm],
+    ) -> Result<bool, KeyError> {
         if self.0.load().stored == stored {
             return Ok(false);
         }
-        self.0.store(Arc::new(Keys::read(stored, root)?));
+        self.0
+            .store(Arc::new(Keys::read(stored, root, algorithms)?));
         Ok(true)
     }
 }
 
 impl Keys {
-    /// Decrypts and prepares what lies in the database.
-    pub fn read(stored: Vec<StoredKey>, root: &RootKey) -> Result<Self, KeyError> {
+    /// Decrypts and prepares what lies in the database. Only the algorithms that are switched on sign.
+    pub fn read(
+        stored: Vec<StoredKey>,
+        root: &RootKey,
+        algorithms: &[SigningAlgorithm],
+    ) -> Result<Self, KeyError> {
         let sealing = sealing_key(root);
         let mut signers = BTreeMap::new();
         let mut verification = Vec::new();
@@ -79,9 +90,9 @@ impl Keys {
             let jwk: PublicJwk =
                 serde_json::from_str(&key.public_jwk).map_err(|_not_a_jwk| garbled())?;
             verification.push(VerificationKey::new(&jwk)?);
-            if key.state == KeyState::Current {
-                let algorithm: SigningAlgorithm =
-                    key.algorithm.parse().map_err(|_unknown| garbled())?;
+            let algorithm: SigningAlgorithm =
+                key.algorithm.parse().map_err(|_unknown| garbled())?;
+            if key.state == KeyState::Current && algorithms.contains(&algorithm) {
                 let private = sealing
                     .open(&key.private_key, &associated_data(&key.kid))
                     .ok_or_else(|| KeyError::WrongSecretKey(key.kid.clone()))?;
@@ -101,6 +112,11 @@ impl Keys {
         Ok(Self {
             stored,
             signers,
+            for_access_tokens: algorithms
+                .iter()
+                .find(|algorithm| **algorithm == SigningAlgorithm::Es256)
+                .or(algorithms.first())
+                .copied(),
             verification,
             jwks,
             jwks_etag,
@@ -112,10 +128,9 @@ impl Keys {
         self.signers.get(algorithm.as_str()).cloned()
     }
 
-    /// The algorithm for access tokens: ES256, quick and small, where it is switched on.
+    /// The algorithm for access tokens: ES256, quick and small, where it is switched on, or else the first.
     pub fn for_access_tokens(&self) -> Option<Arc<Signer>> {
-        self.signer(SigningAlgorithm::Es256)
-            .or_else(|| self.signers.values().next().cloned())
+        self.signer(self.for_access_tokens?)
     }
 
     /// The claims of an ID token that any of our keys signed, retired ones too; times are not judged.

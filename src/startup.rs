@@ -128,8 +128,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let keys = {
         let (store, root, algorithms) =
             (store.clone(), root.clone(), config.keys.algorithms.clone());
-        let made =
-            web::block(move || Keys::read(keys::ensure(&store, &root, &algorithms, now)?, &root));
+        let made = web::block(move || {
+            let stored = keys::ensure(&store, &root, &algorithms, now)?;
+            Keys::read(stored, &root, &algorithms)
+        });
         KeyRing::new(
             made.await
                 .map_err(|_cancelled| io::Error::other("the start was cancelled"))??,
@@ -405,7 +407,7 @@ async fn keep_keys_fresh(
         }
         match store.read(signing_keys::list).await {
             Ok(stored) => {
-                if let Err(error) = keys.refresh(stored, &root) {
+                if let Err(error) = keys.refresh(stored, &root, &config.keys.algorithms) {
                     tracing::error!(%error, "signing keys could not be read");
                 }
             }

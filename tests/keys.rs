@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use josekit::jwk::Jwk;
 use josekit::jws::{self, JwsVerifier};
 use latchkey::jobs::rotate_keys::{self, Outcome};
+use latchkey::protocol::jose::SigningAlgorithm;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -137,7 +138,7 @@ on_both_databases! {
         assert_eq!(rotate(&op), Outcome::default(), "nothing is due");
 
         op.clock.advance(Duration::from_secs(DAY - 3_600));
-        assert_eq!(rotate(&op), Outcome { published: 2, promoted: 0, forgotten: 0 });
+        assert_eq!(rotate(&op), Outcome { published: 2, promoted: 0, retired: 0, forgotten: 0 });
         assert_eq!(rotate(&op), Outcome::default(), "a second node finds nothing left to do");
         assert!(kids(&rp).is_superset(&first) && kids(&rp).len() == 4);
         assert!(first.contains(&kid(&sign_in())), "published, not yet signing");
@@ -146,7 +147,7 @@ on_both_databases! {
         assert_eq!(rotate(&op), Outcome::default(), "caches may still be without it");
         let old = sign_in();
         op.clock.advance(Duration::from_secs(1));
-        assert_eq!(rotate(&op), Outcome { published: 0, promoted: 2, forgotten: 0 });
+        assert_eq!(rotate(&op), Outcome { published: 0, promoted: 2, retired: 0, forgotten: 0 });
         let new = eventually("the new key signs", || Some(sign_in()).filter(|token| !first.contains(&kid(token))));
         let keys = published(&rp);
         assert!(is_signed(&old, &keys) && is_signed(&new, &keys), "tokens of both keys can be checked");
@@ -156,7 +157,7 @@ on_both_databases! {
         assert_eq!(rotate(&op), Outcome::default());
         assert!(is_signed(&old, &published(&rp)));
         op.clock.advance(Duration::from_secs(1));
-        assert_eq!(rotate(&op), Outcome { published: 0, promoted: 0, forgotten: 2 });
+        assert_eq!(rotate(&op), Outcome { published: 0, promoted: 0, retired: 0, forgotten: 2 });
         assert!(!is_signed(&old, &published(&rp)) && is_signed(&new, &published(&rp)));
         assert!(kids(&rp).is_disjoint(&first));
     }
@@ -187,6 +188,22 @@ on_both_databases! {
         assert_eq!(rotate(&op).forgotten, 2);
         let silent = browser.get(&rp.authorize(&[("prompt", "none"), ("id_token_hint", &hint)]));
         assert_eq!(silent.callback()["error"], "login_required", "nobody can check it any more");
+    }
+
+    fn an_algorithm_that_is_switched_off_signs_no_more_and_leaves_the_key_set(op with ALL) {
+        let mut op = op;
+        op.restart(|config| config.keys.algorithms = vec![SigningAlgorithm::Rs256, SigningAlgorithm::EdDsa]);
+        let rp = op.rp();
+        let tokens = rp.exchange(&op.browser().complete(&rp.authorize(&[])).code(), &[]);
+        assert_eq!(part(tokens.access_token(), 0)["alg"], "RS256", "the first that is on");
+        assert_eq!(published(&rp).len(), 4, "what they signed can still be checked");
+        assert_eq!(rotate(&op), Outcome { retired: 2, ..Outcome::default() });
+        op.clock.advance(Duration::from_secs(900));
+        assert_eq!(rotate(&op), Outcome { forgotten: 2, ..Outcome::default() });
+        let left: BTreeSet<_> = published(&rp).iter().map(|key| key["alg"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(left, BTreeSet::from(["EdDSA".to_owned(), "RS256".to_owned()]));
+        op.restart(|config| config.keys.algorithms.push(SigningAlgorithm::Es256));
+        assert_eq!(published(&op.rp()).len(), 3, "switched on again, with a new key");
     }
 
     fn r4_keys_survive_a_restart(op) {

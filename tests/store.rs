@@ -8,7 +8,7 @@ use diesel::{Connection as _, PgConnection, QueryableByName, RunQueryDsl as _, s
 use latchkey::config::DatabaseUrl;
 use latchkey::identity::password::{self, HashSettings};
 use latchkey::identity::session::Session;
-use latchkey::identity::throttle::Bucket;
+use latchkey::identity::throttle::{Bucket, Growth, Limit};
 use latchkey::identity::user::User;
 use latchkey::keys;
 use latchkey::protocol::client::ClientId;
@@ -207,7 +207,8 @@ on_both_databases! {
     fn parallel_failures_are_all_counted_up_to_the_limit(op) {
         let now = op.clock.now();
         let window = Duration::from_secs(900);
-        let count = |now: Timestamp| op.store.write_blocking(move |tx| throttles::count(tx, &Bucket([7; 32]), 10, window, now)).unwrap();
+        let limit = Limit { failures: 10, window, growth: Growth::Doubling };
+        let count = |now: Timestamp| op.store.write_blocking(move |tx| throttles::count(tx, &Bucket([7; 32]), limit, now)).unwrap();
         let outcomes = race(32, |_| count(now));
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 10);
         assert!(outcomes.contains(&Err(now.plus(window))));

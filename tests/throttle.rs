@@ -143,6 +143,16 @@ on_both_databases! {
         assert_eq!(attempt(&op, EMAIL, PASSWORD).status, 303);
     }
 
+    fn f1_who_goes_on_failing_waits_twice_as_long(op with QUICK) {
+        for wait in ["900", "1800", "3600"] {
+            fail(&op, 10);
+            let slowed = attempt(&op, EMAIL, WRONG);
+            assert_eq!((slowed.status, slowed.header("retry-after")), (429, wait));
+            op.clock.advance(Duration::from_secs(wait.parse().unwrap()));
+        }
+        assert_eq!(attempt(&op, EMAIL, PASSWORD).status, 303);
+    }
+
     fn f1_a_right_answer_takes_back_only_its_own_count(op with QUICK) {
         fail(&op, 9);
         for _ in 0..3 {

@@ -19,6 +19,8 @@ const GRACE: Duration = Duration::from_secs(300);
 pub struct Outcome {
     pub published: usize,
     pub promoted: usize,
+    /// Of algorithms that were switched off.
+    pub retired: usize,
     pub forgotten: usize,
 }
 
@@ -34,6 +36,18 @@ pub fn run(
     let lead = settings
         .rotate_every
         .saturating_sub(settings.publish_before);
+    let switched_off: Vec<_> = stored
+        .iter()
+        .filter(|key| key.state != KeyState::Retired)
+        .filter(|key| {
+            !settings
+                .algorithms
+                .iter()
+                .any(|on| on.as_str() == key.algorithm)
+        })
+        .map(|key| key.kid.clone())
+        .collect();
+    let retired = retire(store, switched_off, now)?;
     let mut due = Vec::new();
     for algorithm in &settings.algorithms {
         let current = stored
@@ -59,8 +73,22 @@ pub fn run(
     Ok(Outcome {
         published,
         promoted,
+        retired,
         forgotten,
     })
+}
+
+fn retire(store: &Store, kids: Vec<String>, now: Timestamp) -> Result<usize, KeyError> {
+    if kids.is_empty() {
+        return Ok(0);
+    }
+    Ok(store.write_blocking(move |tx| {
+        let mut retired = 0;
+        for kid in &kids {
+            retired += usize::from(signing_keys::retire(tx, kid, now)?);
+        }
+        Ok(retired)
+    })?)
 }
 
 fn longest_token_life(config: &Config, clients: &[Client]) -> Duration {

@@ -129,6 +129,7 @@ diesel::table! {
     throttles (bucket) {
         bucket -> Binary,
         failures -> BigInt,
+        earlier_failures -> BigInt,
         window_started_at -> BigInt,
     }
 }

@@ -145,6 +145,17 @@ pub fn promote(
     Ok(true)
 }
 
+/// A key signs no more, and never will.
+pub fn retire(conn: &mut AnyConnection, kid: &str, now: Timestamp) -> Result<bool, StoreError> {
+    let key = t::table
+        .filter(t::kid.eq(kid))
+        .filter(t::slot.is_not_null());
+    let changed = diesel::update(key)
+        .set((t::slot.eq(None::<String>), t::retired_at.eq(now.seconds())))
+        .execute(conn)?;
+    Ok(changed == 1)
+}
+
 /// Forgets keys that retired at or before a time.
 pub fn delete_retired(
     conn: &mut AnyConnection,

@@ -1,53 +1,54 @@
 //! Counters of failures.
 
-use std::time::Duration;
-
 use diesel::prelude::*;
 
 use super::schema::throttles as t;
 use super::{AnyConnection, StoreError, on_each};
-use crate::identity::throttle::Bucket;
+use crate::identity::throttle::{Bucket, Counter, Limit};
 use crate::protocol::time::Timestamp;
 
 /// Counts an attempt, unless the limit of this window is reached; then answers when the window ends.
-/// The count is one conditional statement, so parallel attempts can't slip past it.
+/// The row is locked while it is judged, so parallel attempts can't slip past it.
 pub fn count(
     conn: &mut AnyConnection,
     bucket: &Bucket,
-    limit: u32,
-    window: Duration,
+    limit: Limit,
     now: Timestamp,
 ) -> Result<Result<(), Timestamp>, StoreError> {
     let key = bucket.0.as_slice();
     on_each!(conn, c => diesel::insert_into(t::table)
-        .values((t::bucket.eq(key), t::failures.eq(0), t::window_started_at.eq(now.seconds())))
+        .values((
+            t::bucket.eq(key),
+            t::failures.eq(0),
+            t::earlier_failures.eq(0),
+            t::window_started_at.eq(now.seconds()),
+        ))
         .on_conflict_do_nothing()
         .execute(c))?;
-    // A window that lies in the future comes from a clock that was set back; it must not hold anybody up for ever.
-    diesel::update(
-        t::table.filter(t::bucket.eq(key)).filter(
-            t::window_started_at
-                .le(now.minus(window).seconds())
-                .or(t::window_started_at.gt(now.seconds())),
-        ),
-    )
-    .set((t::failures.eq(0), t::window_started_at.eq(now.seconds())))
-    .execute(conn)?;
-    let counted = diesel::update(
-        t::table
-            .filter(t::bucket.eq(key))
-            .filter(t::failures.lt(i64::from(limit))),
-    )
-    .set(t::failures.eq(t::failures + 1))
-    .execute(conn)?;
-    if counted == 1 {
-        return Ok(Ok(()));
-    }
-    let started: i64 = t::table
-        .filter(t::bucket.eq(key))
-        .select(t::window_started_at)
-        .first(conn)?;
-    Ok(Err(Timestamp::from_seconds(started).plus(window)))
+    let row = t::table.filter(t::bucket.eq(key));
+    let found = row.select((t::failures, t::earlier_failures, t::window_started_at));
+    let (failures, earlier_failures, started): (i64, i64, i64) = match conn {
+        AnyConnection::Postgres(c) => found.for_update().get_result(c)?,
+        // Whoever writes is alone.
+        AnyConnection::Sqlite(c) => found.get_result(c)?,
+    };
+    let counter = Counter {
+        failures,
+        earlier_failures,
+        window_started_at: Timestamp::from_seconds(started),
+    };
+    let counted = match counter.count(limit, now) {
+        Ok(counted) => counted,
+        Err(until) => return Ok(Err(until)),
+    };
+    diesel::update(row)
+        .set((
+            t::failures.eq(counted.failures),
+            t::earlier_failures.eq(counted.earlier_failures),
+            t::window_started_at.eq(counted.window_started_at.seconds()),
+        ))
+        .execute(conn)?;
+    Ok(Ok(()))
 }
 
 /// Takes one count back: the answer was right.

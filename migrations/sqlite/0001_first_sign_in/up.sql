@@ -122,6 +122,7 @@ CREATE INDEX access_tokens_by_expiry ON access_tokens (expires_at);
 CREATE TABLE throttles (
     bucket BLOB NOT NULL PRIMARY KEY,
     failures BIGINT NOT NULL,
+    earlier_failures BIGINT NOT NULL,
     window_started_at BIGINT NOT NULL
 );
 CREATE INDEX throttles_by_window ON throttles (window_started_at);

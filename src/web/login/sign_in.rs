@@ -8,7 +8,7 @@ use super::transaction::{Opened, Transaction};
 use crate::identity::email::canonical_login;
 use crate::identity::password::{self, Password};
 use crate::identity::session::Session;
-use crate::identity::throttle::{self, Bucket};
+use crate::identity::throttle::{self, Bucket, Limit};
 use crate::identity::user::User;
 use crate::protocol::acr;
 use crate::protocol::parameters::Parameters;
@@ -241,7 +241,7 @@ async fn prove(
         let buckets = buckets.clone();
         state
             .store
-            .write(move |tx| count(tx, &buckets, limits.window, now))
+            .write(move |tx| count(tx, &buckets, now))
             .await?
     };
     if let Err(until) = counted {
@@ -317,7 +317,7 @@ async fn open_session(
     visit: &mut Visit,
     user: &User,
     verified: Verified,
-    buckets: Vec<(Bucket, u32)>,
+    buckets: Vec<(Bucket, Limit)>,
     remember: bool,
     proved_for: Option<String>,
 ) -> Result<Option<SignedIn>, Fault> {
@@ -412,12 +412,11 @@ async fn welcome(
 
 fn count(
     tx: &mut AnyConnection,
-    buckets: &[(Bucket, u32)],
-    window: std::time::Duration,
+    buckets: &[(Bucket, Limit)],
     now: Timestamp,
 ) -> Result<Result<(), Timestamp>, StoreError> {
     for (position, (bucket, limit)) in buckets.iter().enumerate() {
-        if let Err(until) = throttles::count(tx, bucket, *limit, window, now)? {
+        if let Err(until) = throttles::count(tx, bucket, *limit, now)? {
             // This attempt doesn't take place, so the counters before it give theirs back.
             take_back(tx, buckets.get(..position).unwrap_or_default())?;
             return Ok(Err(until));
@@ -426,7 +425,7 @@ fn count(
     Ok(Ok(()))
 }
 
-fn take_back(tx: &mut AnyConnection, buckets: &[(Bucket, u32)]) -> Result<(), StoreError> {
+fn take_back(tx: &mut AnyConnection, buckets: &[(Bucket, Limit)]) -> Result<(), StoreError> {
     buckets
         .iter()
         .try_for_each(|(bucket, _)| throttles::take_back(tx, bucket))
