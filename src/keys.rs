@@ -1,4 +1,4 @@
-//! The signing keys of an installation: made at first start, published before they sign, kept until their last token is gone.
+//! The signing keys of an installation: made at first start, published before they sign and until their last token is gone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError};
 
 /// A token signed with a retired key lives at most this long, whatever the configuration says.
 pub const LONGEST_RETIREMENT: Duration = Duration::from_secs(40 * 86_400);
+/// Apps keep ID tokens to send them back as hints; older ones than this mean nothing to anybody.
+pub const REMEMBERED: Duration = Duration::from_secs(400 * 86_400);
 
 /// Why keys can't be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +101,9 @@ impl Keys {
                 let pair = KeyPair::from_pkcs8_der(algorithm, &private)?;
                 signers.insert(algorithm.as_str(), Arc::new(Signer::new(&pair)?));
             }
-            published.push(jwk);
+            if key.is_published() {
+                published.push(jwk);
+            }
         }
         let jwks = json!({ "keys": published }).to_string();
         let hash = TokenHash::of(&jwks);
@@ -174,11 +178,13 @@ pub fn ensure(
     Ok(store.read_blocking(signing_keys::list)?)
 }
 
-/// Publishes the next key of every algorithm that has none yet; it signs after caches have seen it.
+/// Publishes the next key of every algorithm that has none yet, and whose current one became that at or before a time;
+/// it signs after caches have seen it.
 pub fn publish_next(
     store: &Store,
     root: &RootKey,
     algorithms: &[SigningAlgorithm],
+    activated_by: Timestamp,
     now: Timestamp,
 ) -> Result<Vec<String>, KeyError> {
     let stored = store.read_blocking(signing_keys::list)?;
@@ -192,7 +198,7 @@ pub fn publish_next(
         }
         let key = generate(*algorithm, root, KeyState::Next, now)?;
         let kid = key.kid.clone();
-        if store.write_blocking(move |tx| signing_keys::insert(tx, &key))? {
+        if store.write_blocking(move |tx| signing_keys::publish(tx, &key, activated_by))? {
             published.push(kid);
         }
     }

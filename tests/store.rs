@@ -20,7 +20,7 @@ use latchkey::protocol::seal::{RootKey, TokenHash};
 use latchkey::protocol::time::Timestamp;
 use latchkey::random;
 use latchkey::seed::{Seed, SeedError, UserEntry};
-use latchkey::store::signing_keys::{self, KeyState};
+use latchkey::store::signing_keys::{self, KeyState, StoredKey};
 use latchkey::store::{
     AnyConnection, access_tokens, authorization_codes, clients, consents, grants, properties,
     sessions, throttles, users,
@@ -131,6 +131,14 @@ fn open_sessions(op: &Op, user_id: &str) -> usize {
         .unwrap()
 }
 
+fn es256(op: &Op) -> StoredKey {
+    let stored = op.store.read_blocking(signing_keys::list).unwrap();
+    let mut current = stored
+        .into_iter()
+        .filter(|key| key.state == KeyState::Current);
+    current.find(|key| key.algorithm == "ES256").unwrap()
+}
+
 /// A grant with a code that is good for a minute.
 fn code(op: &Op) -> (IssuedCode, TokenHash) {
     let now = op.clock.now();
@@ -235,13 +243,30 @@ on_both_databases! {
         let root: RootKey = "5a".repeat(32).parse().unwrap();
         let now = op.clock.now();
         for _ in 0..5 {
-            keys::publish_next(&op.store, &root, &[SigningAlgorithm::Es256], now).unwrap();
+            keys::publish_next(&op.store, &root, &[SigningAlgorithm::Es256], now, now).unwrap();
             let promoted = race(8, |_| keys::promote(&op.store, &[SigningAlgorithm::Es256], now, now).unwrap());
             assert_eq!(promoted.iter().sum::<usize>(), 1);
             let list = op.store.read_blocking(signing_keys::list).unwrap();
             let current = list.iter().filter(|key| key.algorithm == "ES256" && key.state == KeyState::Current);
             assert_eq!(current.count(), 1);
         }
+    }
+
+    fn a_rotation_that_was_found_due_too_early_to_know_better_publishes_nothing(op) {
+        let root: RootKey = "5a".repeat(32).parse().unwrap();
+        let now = op.clock.now();
+        let algorithms = [SigningAlgorithm::Es256];
+        keys::publish_next(&op.store, &root, &algorithms, now, now).unwrap();
+        let later = now.plus(Duration::from_secs(60));
+        let rotating = move |tx: &mut AnyConnection| assert!(signing_keys::promote(tx, "ES256", now, later).unwrap());
+        // The key is read as published still, and as gone when the place is free.
+        let late = || op.store.write_blocking({
+            let key = StoredKey { kid: random::id(), state: KeyState::Next, activated_at: None, ..es256(&op) };
+            move |tx| signing_keys::publish(tx, &key, now)
+        }).unwrap();
+        assert!(!while_uncommitted(&op, rotating, late));
+        assert_eq!(keys::publish_next(&op.store, &root, &algorithms, now, later).unwrap().len(), 0);
+        assert_eq!(keys::publish_next(&op.store, &root, &algorithms, later, later).unwrap().len(), 1);
     }
 
     fn an_address_belongs_to_one_person(op) {

@@ -12,6 +12,7 @@ use super::output::{self, Format};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::keys;
+use crate::protocol::time::Timestamp;
 use crate::startup;
 use crate::store::signing_keys;
 
@@ -103,6 +104,8 @@ fn rotate(
         &opened.store,
         &opened.root,
         algorithms,
+        // Whoever asks for a rotation gets one.
+        Timestamp::from_seconds(i64::MAX),
         Clock::system().now(),
     )?;
     // Read again, because making an RSA key takes its time and a server may have published meanwhile.

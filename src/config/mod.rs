@@ -219,7 +219,7 @@ settings! {
         /// A signing key is replaced when it is this old.
         rotate_every: Duration = default("90d"), lasting(DAY, 3650 * DAY);
         /// The next key is published this long before it signs, so that caches of the key set have seen it.
-        publish_before: Duration = default("1d"), lasting(5 * MINUTE, 30 * DAY);
+        publish_before: Duration = default("1d"), lasting(HOUR, 30 * DAY);
     }
 }
 

@@ -127,6 +127,7 @@ fn a_bad_value_in_the_file_is_named_with_line_key_value_and_what_is_allowed() {
         ("keys.algorithms = [\"ES256\", \"ES256\"]", "1: keys.algorithms = [\"ES256\", \"ES256\"] names \"ES256\" twice".into()),
         ("[keys]\nrotate_every = \"1d\"", "2: keys.rotate_every = \"1d\" must be longer than keys.publish_before, which is 1d".into()),
         ("[keys]\nrotate_every = \"2d\"\npublish_before = \"2d\"", "3: keys.publish_before = \"2d\" must be shorter than keys.rotate_every, which is 2d".into()),
+        ("keys.publish_before = \"59m\"", "1: keys.publish_before = \"59m\" must be a duration from 1h to 30d".into()),
         ("[token]\ncode = 60", "2: token.code is not a key; the nearest known one is tokens.code".into()),
         ("isuer = \"x\"", "1: isuer is not a key; the nearest known one is issuer".into()),
         ("minimum_length = 9", "1: minimum_length is not a key; the nearest known one is password.minimum_length".into()),

@@ -1,10 +1,10 @@
-//! Rotation on schedule: publish, wait until caches have seen the key, sign with it, keep the old one until its last
+//! Rotation on schedule: publish, wait until caches have seen the key, sign with it, publish the old one until its last
 //! token has expired. OpenID Connect Core §10.1.1.
 
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::keys::{self, KeyError, LONGEST_RETIREMENT};
+use crate::keys::{self, KeyError, LONGEST_RETIREMENT, REMEMBERED};
 use crate::protocol::client::Client;
 use crate::protocol::seal::RootKey;
 use crate::protocol::time::Timestamp;
@@ -21,6 +21,8 @@ pub struct Outcome {
     pub promoted: usize,
     /// Of algorithms that were switched off.
     pub retired: usize,
+    /// Taken out of the key set, because their last token has expired.
+    pub withdrawn: usize,
     pub forgotten: usize,
 }
 
@@ -58,7 +60,7 @@ pub fn run(
             due.push(*algorithm);
         }
     }
-    let published = keys::publish_next(store, root, &due, now)?.len();
+    let published = keys::publish_next(store, root, &due, now.minus(lead), now)?.len();
     let promoted = keys::promote(
         store,
         &settings.algorithms,
@@ -68,12 +70,18 @@ pub fn run(
     let keep = longest_token_life(config, &store.read_blocking(clients::list)?)
         .saturating_add(GRACE)
         .min(LONGEST_RETIREMENT);
-    let forgotten =
-        store.write_blocking(move |tx| signing_keys::delete_retired(tx, now.minus(keep)))?;
+    let (withdrawn, forgotten) = store.write_blocking(move |tx| {
+        let withdrawn = signing_keys::withdraw(tx, now.minus(keep))?;
+        Ok((
+            withdrawn,
+            signing_keys::delete_retired(tx, now.minus(REMEMBERED))?,
+        ))
+    })?;
     Ok(Outcome {
         published,
         promoted,
         retired,
+        withdrawn,
         forgotten,
     })
 }

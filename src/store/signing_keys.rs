@@ -14,11 +14,18 @@ pub struct StoredKey {
     pub algorithm: String,
     pub state: KeyState,
     pub public_jwk: String,
-    /// PKCS #8, sealed.
+    /// PKCS #8, sealed; empty once the key is published no more.
     pub private_key: Vec<u8>,
     pub created_at: Timestamp,
     pub activated_at: Option<Timestamp>,
     pub retired_at: Option<Timestamp>,
+}
+
+impl StoredKey {
+    /// Whether relying parties still need it.
+    pub fn is_published(&self) -> bool {
+        !self.private_key.is_empty()
+    }
 }
 
 /// Where a key is in its life.
@@ -28,7 +35,7 @@ pub enum KeyState {
     Next,
     /// Signing.
     Current,
-    /// No longer signing; published until its last token has expired.
+    /// No longer signing; published until its last token has expired, then kept for hints.
     Retired,
 }
 
@@ -110,6 +117,43 @@ pub fn insert(conn: &mut AnyConnection, key: &StoredKey) -> Result<bool, StoreEr
     Ok(added == 1)
 }
 
+/// Adds a next key, unless there is one or the current one became that after `activated_by`: who found it due may have
+/// looked before another process finished a rotation, and must not begin a second one.
+pub fn publish(
+    conn: &mut AnyConnection,
+    key: &StoredKey,
+    activated_by: Timestamp,
+) -> Result<bool, StoreError> {
+    lock_current(conn, &key.algorithm)?;
+    // Read again, because the lock may have waited for another key to take that place.
+    let current: Option<Option<i64>> = t::table
+        .filter(t::slot.eq(KeyState::Current.slot(&key.algorithm)))
+        .select(t::activated_at)
+        .first(conn)
+        .optional()?;
+    if current
+        .flatten()
+        .is_some_and(|at| at > activated_by.seconds())
+    {
+        return Ok(false);
+    }
+    insert(conn, key)
+}
+
+/// Whoever rotates an algorithm takes this lock first.
+fn lock_current(conn: &mut AnyConnection, algorithm: &str) -> Result<(), StoreError> {
+    // Whoever writes to SQLite is alone.
+    if let AnyConnection::Postgres(c) = conn {
+        let _moved_meanwhile: Option<String> = t::table
+            .filter(t::slot.eq(KeyState::Current.slot(algorithm)))
+            .select(t::kid)
+            .for_update()
+            .get_result(c)
+            .optional()?;
+    }
+    Ok(())
+}
+
 /// The next key of an algorithm begins to sign and the current one retires. Nothing happens without a next key, or when
 /// it was published after `published_by`.
 pub fn promote(
@@ -118,6 +162,7 @@ pub fn promote(
     published_by: Timestamp,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
+    lock_current(conn, algorithm)?;
     let next = KeyState::Next.slot(algorithm);
     let ready: Option<String> = t::table
         .filter(t::slot.eq(&next))
@@ -154,6 +199,20 @@ pub fn retire(conn: &mut AnyConnection, kid: &str, now: Timestamp) -> Result<boo
         .set((t::slot.eq(None::<String>), t::retired_at.eq(now.seconds())))
         .execute(conn)?;
     Ok(changed == 1)
+}
+
+/// Keys that retired at or before a time are published no more. Their private parts go; the public ones still tell
+/// whether an ID token that an app kept is ours.
+pub fn withdraw(conn: &mut AnyConnection, retired_by: Timestamp) -> Result<usize, StoreError> {
+    let nothing: &[u8] = &[];
+    Ok(diesel::update(
+        t::table
+            .filter(t::slot.is_null())
+            .filter(t::retired_at.le(retired_by.seconds()))
+            .filter(t::private_key.ne(nothing)),
+    )
+    .set(t::private_key.eq(nothing))
+    .execute(conn)?)
 }
 
 /// Forgets keys that retired at or before a time.
