@@ -51,6 +51,7 @@ on_both_databases! {
                 assert_eq!((answer.status, allowed(&answer)), (200, Some("*")), "{path}");
                 let preflight = preflight(&op, path, origin);
                 assert_eq!((preflight.status, allowed(&preflight)), (204, Some("*")), "{path}");
+                assert_eq!(preflight.headers["access-control-allow-headers"], "*, authorization");
             }
         }
     }
@@ -81,6 +82,28 @@ on_both_databases! {
         assert_eq!(allowed(&token(APP)), Some(APP), "the app may read why it was refused");
         for origin in ["https://other.example", "null", "https://app.example.evil.example", "http://app.example", "https://app.example:8443", "https://APP.example"] {
             assert_eq!(allowed(&token(origin)), None, "{origin}");
+        }
+    }
+
+    fn e9_a_token_request_refused_early_can_be_read_by_the_client_it_names(op) {
+        let rp = app(&op);
+        let (http, url) = (rp.http(), op.url("/token"));
+        let varies = |answer: &Answer| answer.headers.get_all("vary").iter().any(|vary| vary.to_str().unwrap().contains("Origin"));
+        let named = [("client_id", "spa"), ("grant_type", "authorization_code")];
+        let twice = [named.to_vec(), vec![("code", "a"), ("code", "b")]].concat();
+        for origin in [APP, "https://other.example"] {
+            let expected = (origin == APP).then_some(APP);
+            for request in [http.post(&url).form(&twice), http.post(format!("{url}?x=y")).form(&named)] {
+                let answer = rp.answer(request.header("origin", origin));
+                assert_eq!((answer.error(), allowed(&answer)), ((400, "invalid_request"), expected));
+                assert!(varies(&answer));
+            }
+        }
+        let big = "x".repeat(70_000);
+        for (request, status) in [(http.post(&url).header("content-type", "application/json").body("{}"), 415), (http.post(&url).form(&[("x", &big)]), 413)] {
+            let answer = rp.answer(request.header("origin", APP));
+            assert_eq!((answer.status, allowed(&answer)), (status, None));
+            assert!(varies(&answer), "{status}");
         }
     }
 

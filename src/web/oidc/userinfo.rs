@@ -56,10 +56,10 @@ pub(in crate::web) async fn post(
         // A body of another kind carries no token; the header may.
         Err(form::Refused::ContentType) => presented(&request, None),
         Err(refused) => {
-            return error::json_with(
-                error::status_of(refused),
-                &invalid_request(refused.description()),
-            );
+            let refusal = invalid_request(refused.description());
+            let mut response = error::json_with(error::status_of(refused), &refusal);
+            cors::allow_client(&request, &mut response, None);
+            return response;
         }
     };
     answer(&request, &state, presented).await

@@ -7,7 +7,7 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
 use super::cors;
-use crate::protocol::client::Client;
+use crate::protocol::client::{Client, ClientId};
 use crate::protocol::client_authentication::{self, Credentials};
 use crate::protocol::error::{ErrorCode, OAuthError, invalid_client, invalid_request};
 use crate::protocol::parameters::Parameters;
@@ -26,26 +26,18 @@ pub(in crate::web) async fn post(
     let parameters = match form::body(&request, payload).await {
         Ok(parameters) => parameters,
         Err(refused) => {
-            return error::json_with(
-                error::status_of(refused),
-                &invalid_request(refused.description()),
-            );
+            let refusal = invalid_request(refused.description());
+            let mut response = error::json_with(error::status_of(refused), &refusal);
+            cors::allow_client(&request, &mut response, None);
+            return response;
         }
     };
-    if !request.query_string().is_empty() {
-        return error::oauth_json(&invalid_request("parameters belong into the body"), false);
-    }
-    if let Some(name) = parameters.repeated() {
-        return error::oauth_json(
-            &invalid_request(format!(
-                "{} was sent more than once",
-                name.chars().take(40).collect::<String>()
-            )),
-            false,
-        );
-    }
     let used_basic = request.headers().contains_key(header::AUTHORIZATION);
-    let (client, result) = match authenticate(&request, &state, &parameters).await {
+    let authenticated = match check_shape(&request, &parameters) {
+        Ok(()) => authenticate(&request, &state, &parameters).await,
+        Err(refusal) => Ok(Err((named(&state, &parameters).await, refusal))),
+    };
+    let (client, result) = match authenticated {
         Ok(Ok(client)) => {
             request
                 .extensions_mut()
@@ -75,6 +67,26 @@ pub(in crate::web) async fn post(
     response
 }
 
+fn check_shape(request: &HttpRequest, parameters: &Parameters) -> Result<(), OAuthError> {
+    if !request.query_string().is_empty() {
+        return Err(invalid_request("parameters belong into the body"));
+    }
+    if let Some(name) = parameters.repeated() {
+        return Err(invalid_request(format!(
+            "{} was sent more than once",
+            name.chars().take(40).collect::<String>()
+        )));
+    }
+    Ok(())
+}
+
+/// The client that a refused request names: its pages may read why. Only that depends on it, so a fault is no matter.
+async fn named(state: &AppState, parameters: &Parameters) -> Option<Client> {
+    let id = ClientId::from_request(parameters.get("client_id")?);
+    let found = state.store.read(move |conn| clients::find(conn, &id)).await;
+    found.ok().flatten()
+}
+
 /// The client, or why not; a client that was only named is told too, for the sake of its pages' CORS.
 type Authenticated = Result<Client, (Option<Client>, OAuthError)>;
 
@@ -95,7 +107,7 @@ async fn authenticate(
     }
     let credentials = match Credentials::parse(header, parameters) {
         Ok(credentials) => credentials,
-        Err(refusal) => return Ok(Err((None, refusal))),
+        Err(refusal) => return Ok(Err((named(state, parameters).await, refusal))),
     };
     let id = credentials.client_id.clone();
     let (client, secrets) = state
