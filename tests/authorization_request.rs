@@ -77,6 +77,16 @@ on_both_databases! {
         }
     }
 
+    fn a1_the_page_marks_a_difference_only_for_who_knows_the_origin(op) {
+        let (mut browser, rp) = (op.browser(), op.rp());
+        let marked = |page: &Page| page.text("mark");
+        assert_eq!(marked(&browser.get(&rp.clone().at("https://rp.example/call-back").authorize(&[]))), "-back");
+        for uri in ["https://rp.examplf/callback", "https://rp.example:8443/callback", "https://r"] {
+            let page = browser.get(&rp.clone().at(uri).authorize(&[]));
+            assert!(page.body.contains(uri) && marked(&page).is_empty(), "{uri}");
+        }
+    }
+
     fn a1_the_query_of_a_registered_redirect_uri_is_kept(op) {
         let uri = "https://rp.example/q?foo=bar";
         op.client(json!({ "client_id": "q", "client_secret": SECRET, "redirect_uris": [uri] }));

@@ -96,6 +96,17 @@ fn kid(token: &str) -> String {
 }
 
 on_both_databases! {
+    fn an_app_whose_algorithm_was_switched_off_gets_no_token_in_another(op) {
+        let mut op = op;
+        op.client(json!({ "client_id": "es", "client_secret": SECRET, "id_token_signed_response_alg": "ES256" }));
+        op.restart(|config| config.keys.algorithms.retain(|algorithm| algorithm.as_str() != "ES256"));
+        let (mut browser, rp) = (op.browser(), op.rp());
+        let es = rp.clone().named("es");
+        let code = browser.complete(&es.authorize(&[])).code();
+        assert_eq!(es.exchange(&code, &[]).error(), (500, "server_error"));
+        assert_eq!(rp.exchange(&browser.complete(&rp.authorize(&[])).code(), &[]).status, 200, "others go on");
+    }
+
     fn o1_the_key_set_has_public_members_only(op with ALL) {
         let keys = published(&op.rp());
         assert_eq!(keys.len(), 4);

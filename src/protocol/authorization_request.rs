@@ -79,7 +79,8 @@ pub enum AuthorizationError {
 pub enum PageError {
     /// The request has no usable `client_id`.
     Client(OAuthError),
-    /// The redirect URI is missing, repeated or not registered. `differs_at` is the byte where it leaves the nearest registered one.
+    /// The redirect URI is missing, repeated or not registered. `differs_at` is the byte where it leaves the
+    /// nearest registered one, its end where that is not told.
     RedirectUri {
         error: OAuthError,
         received: Option<String>,

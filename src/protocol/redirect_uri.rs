@@ -131,7 +131,8 @@ impl fmt::Display for RedirectUri {
     }
 }
 
-/// Where a request's value begins to differ from the registered one that is most like it; bytes.
+/// Where a request's value begins to differ from the registered one of the same origin that is most like it; bytes.
+/// Without one nothing is told: a stranger could guess the whole address byte by byte.
 pub fn first_difference<'a>(
     requested: &str,
     registered: impl Iterator<Item = &'a RedirectUri>,
@@ -143,11 +144,22 @@ pub fn first_difference<'a>(
             .take_while(|(a, b)| a == b)
             .count()
     };
-    let mut at = registered.map(common).max().unwrap_or(0);
+    let is_near =
+        |uri: &&RedirectUri| origin(requested).is_some() && origin(&uri.0) == origin(requested);
+    let Some(mut at) = registered.filter(is_near).map(common).max() else {
+        return requested.len();
+    };
     while !requested.is_char_boundary(at) {
         at -= 1;
     }
     at
+}
+
+/// Scheme, host and port, as they are written.
+fn origin(uri: &str) -> Option<&str> {
+    let (scheme, rest) = uri.split_once("://")?;
+    let authority = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    uri.get(..scheme.len() + "://".len() + authority)
 }
 
 /// Some frameworks send the default port, the URL standard never writes it: the one difference that is borne.
@@ -322,5 +334,27 @@ mod tests {
         ];
         let sent = "https://rp.example/callback/";
         assert_eq!(first_difference(sent, uris.iter()), sent.len() - 1);
+        let other = "https://rp.example/ö";
+        assert_eq!(
+            first_difference(other, uris.iter()),
+            "https://rp.example/".len()
+        );
+    }
+
+    #[test]
+    fn the_difference_is_told_only_to_who_knows_the_origin() {
+        let uris = [registered("https://rp.example/callback")];
+        for sent in [
+            "https://rp.exampla/callback",
+            "https://rp.example.evil.example/callback",
+            "https://rp.exampl",
+            "https://rp.example:8443/callback",
+            "https://rp.example@evil.example/",
+            "http://rp.example/callback",
+            "https:",
+            "",
+        ] {
+            assert_eq!(first_difference(sent, uris.iter()), sent.len(), "{sent}");
+        }
     }
 }

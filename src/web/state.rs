@@ -68,14 +68,10 @@ impl AppState {
         }
     }
 
-    /// The algorithm that a client's ID tokens are signed with; the server's own default where its wish is switched off.
-    pub(crate) fn id_token_algorithm(&self, client: &Client) -> SigningAlgorithm {
-        let enabled = &self.config.keys.algorithms;
+    /// The algorithm that a client's ID tokens are signed with; nothing while it is switched off, since the client would
+    /// refuse a token in any other (OpenID Connect Core §3.1.3.7).
+    pub(crate) fn id_token_algorithm(&self, client: &Client) -> Option<SigningAlgorithm> {
         let wish = client.id_token_signed_response_alg;
-        if enabled.contains(&wish) {
-            wish
-        } else {
-            enabled.first().copied().unwrap_or(SigningAlgorithm::Rs256)
-        }
+        self.config.keys.algorithms.contains(&wish).then_some(wish)
     }
 }

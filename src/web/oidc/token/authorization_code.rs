@@ -176,7 +176,9 @@ fn sign(
     answer.insert("expires_in".to_owned(), json!(lifetime.as_secs()));
     answer.insert("scope".to_owned(), json!(grant.scope));
     if grant.scope.is_openid() {
-        let algorithm = state.id_token_algorithm(client);
+        let algorithm = state.id_token_algorithm(client).ok_or(Fault::Other(
+            "the client's id_token_signed_response_alg is not among keys.algorithms",
+        ))?;
         let signer = keys
             .signer(algorithm)
             .ok_or(Fault::Other("there is no current signing key"))?;
