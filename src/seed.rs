@@ -56,6 +56,8 @@ const CLIENT_FIELDS: &[&str] = &[
     "allowed_cors_origins",
     "allowed_resources",
     "claims_in_id_token",
+    "session_refresh_tokens",
+    "refresh_retry_window",
     "tokens",
 ];
 

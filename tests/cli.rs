@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, SqliteConnection};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const PASSWORD: &str = "a-lantern-over-quiet-water";
@@ -436,6 +436,15 @@ fn a_clients_secret_is_shown_once_and_never_again() {
     assert_eq!(again.code, Some(1));
     let public = place.objects(&[&["clients", "create", "--public"], &uri[..]].concat());
     assert!(public[0]["client_id"].is_string() && public[0].get("client_secret").is_none());
+}
+
+#[test]
+fn a_client_that_refreshes_is_made_with_one_word() {
+    let place = Place::new();
+    let create = ["clients", "create", "--refresh-tokens", "--redirect-uri"];
+    place.objects(&[&create[..], &["https://notes.example.test/callback"]].concat());
+    let grants = &place.objects(&["clients", "list"])[0]["grant_types"];
+    assert_eq!(*grants, json!(["authorization_code", "refresh_token"]));
 }
 
 #[test]

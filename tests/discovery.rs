@@ -108,6 +108,7 @@ on_both_databases! {
     }
 
     fn every_scope_claim_and_prompt_that_is_advertised_can_be_asked_for(op) {
+        op.client(json!({ "client_id": "rp", "client_secret": SECRET, "grant_types": ["authorization_code", "refresh_token"] }));
         let (document, rp, mut browser) = (document(&op), op.rp(), op.browser());
         let scopes = list(&document, "scopes_supported");
         let code = browser.complete(&rp.authorize(&[("scope", &scopes.join(" "))])).code();
@@ -163,7 +164,7 @@ on_both_databases! {
 
     fn grant_types_and_client_authentication_are_those_that_are_advertised(op) {
         let (document, rp, mut browser) = (document(&op), op.rp(), op.browser());
-        assert_eq!(list(&document, "grant_types_supported"), ["authorization_code"]);
+        assert_eq!(list(&document, "grant_types_supported"), ["authorization_code", "refresh_token"]);
         for grant in ["password", "client_credentials", "implicit", "urn:ietf:params:oauth:grant-type:token-exchange",
                       "urn:ietf:params:oauth:grant-type:jwt-bearer", "Authorization_Code"] {
             assert_eq!(rp.exchange("x", &[("grant_type", grant)]).error(), (400, "unsupported_grant_type"), "{grant}");

@@ -27,6 +27,7 @@ mod migrations;
 mod openid_connect_rp;
 mod pages;
 mod prompt;
+mod refresh_token;
 mod secrets_at_rest;
 mod steps;
 mod store;

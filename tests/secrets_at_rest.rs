@@ -7,6 +7,7 @@ use std::sync::{LazyLock, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use latchkey::store::signing_keys;
+use serde_json::json;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -53,6 +54,10 @@ const NOT_THE_SECRET: &str = "almost-the-right-secret-of-this-client-here";
 
 /// Everything that was secret in a whole flow, mistakes included, by name.
 fn whole_flow(op: &Op) -> Vec<(String, String)> {
+    op.client(json!({
+        "client_id": "rp", "client_secret": SECRET,
+        "grant_types": ["authorization_code", "refresh_token"], "session_refresh_tokens": true
+    }));
     let (mut browser, rp) = (op.browser(), op.rp());
     let mut secrets: Vec<(String, String)> = [
         ("password", PASSWORD),
@@ -81,10 +86,18 @@ fn whole_flow(op: &Op) -> Vec<(String, String)> {
         let tokens = rp.exchange_with_pkce(&code);
         assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
         secrets.push((format!("{round} code"), code));
-        for name in ["access_token", "id_token"] {
-            secrets.push((format!("{round} {name}"), tokens.text(name).to_owned()));
-            let signature = tokens.text(name).rsplit('.').next().unwrap().to_owned();
-            secrets.push((format!("signature of the {round} {name}"), signature));
+        // Used, asked for again, used in its turn, and replayed.
+        let refreshed = rp.refresh(tokens.refresh_token(), &[]);
+        let again = rp.refresh(tokens.refresh_token(), &[]);
+        let last = rp.refresh(again.refresh_token(), &[]);
+        assert_eq!(rp.refresh(tokens.refresh_token(), &[]).status, 400);
+        for (answer, tokens) in [(1, tokens), (2, refreshed), (3, again), (4, last)] {
+            for name in ["access_token", "id_token", "refresh_token"] {
+                let (secret, name) = (tokens.text(name), format!("{round} {name} {answer}"));
+                let signature = secret.rsplit('.').next().unwrap();
+                secrets.push((format!("signature of the {name}"), signature.to_owned()));
+                secrets.push((name, secret.to_owned()));
+            }
         }
         code = browser.get(&rp.authorize_with_pkce(&[])).code();
     }

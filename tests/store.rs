@@ -16,6 +16,7 @@ use latchkey::protocol::grants::Grant;
 use latchkey::protocol::grants::authorization_code::IssuedCode;
 use latchkey::protocol::interaction::Consent;
 use latchkey::protocol::jose::SigningAlgorithm;
+use latchkey::protocol::scope::Scope;
 use latchkey::protocol::seal::{RootKey, TokenHash};
 use latchkey::protocol::time::Timestamp;
 use latchkey::random;
@@ -149,6 +150,11 @@ fn code(op: &Op) -> (IssuedCode, TokenHash) {
         session_id: random::id(),
         scope: "openid".parse().unwrap(),
         claims: Default::default(),
+        resources: vec!["https://api.example".to_owned()],
+        auth_time: now,
+        acr: "1".to_owned(),
+        amr: vec!["pwd".to_owned()],
+        offline: false,
         created_at: now,
     };
     let code = IssuedCode {
@@ -157,10 +163,6 @@ fn code(op: &Op) -> (IssuedCode, TokenHash) {
         redirect_uri: "https://rp.example/callback".to_owned(),
         code_challenge: None,
         nonce: Some("n".to_owned()),
-        resources: vec!["https://api.example".to_owned()],
-        auth_time: now,
-        acr: "1".to_owned(),
-        amr: vec!["pwd".to_owned()],
         expires_at: now.plus(Duration::from_secs(60)),
         consumed_at: None,
     };
@@ -199,7 +201,7 @@ on_both_databases! {
         let token = TokenHash::of("an access token");
         {
             let grant_id = grant_id.clone();
-            op.store.write_blocking(move |tx| access_tokens::insert(tx, &token, &grant_id, now.plus(Duration::from_secs(9)))).unwrap();
+            op.store.write_blocking(move |tx| access_tokens::insert(tx, &token, &grant_id, &Scope::default(), now.plus(Duration::from_secs(9)))).unwrap();
         }
         let found = op.store.read_blocking(move |conn| access_tokens::find(conn, &token)).unwrap().unwrap();
         assert!(!found.0.revoked);

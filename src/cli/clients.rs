@@ -11,6 +11,7 @@ use super::output::{self, Format};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::protocol::client::{Client, ClientMetadata};
+use crate::protocol::grants;
 use crate::random;
 use crate::seed::Seed;
 use crate::startup;
@@ -56,6 +57,9 @@ pub(super) struct New {
     /// Access tokens that only this server can read.
     #[arg(long)]
     opaque: bool,
+    /// It may ask for `offline_access`, and so stay connected with refresh tokens.
+    #[arg(long)]
+    refresh_tokens: bool,
 }
 
 pub(super) fn run(
@@ -134,6 +138,9 @@ fn metadata(new: New, id: &str) -> ClientMetadata {
         require_pkce: Some(new.require_pkce),
         skip_consent: Some(new.skip_consent),
         access_token_format: new.opaque.then(|| "opaque".to_owned()),
+        grant_types: new
+            .refresh_tokens
+            .then(|| grants::SUPPORTED.iter().map(ToString::to_string).collect()),
         ..ClientMetadata::default()
     }
 }
@@ -162,6 +169,9 @@ fn describe(app: &Client) -> serde_json::Result<Value> {
             ("code", app.tokens.code),
             ("access", app.tokens.access),
             ("id", app.tokens.id),
+            ("refresh_idle", app.tokens.refresh_idle),
+            ("refresh_absolute", app.tokens.refresh_absolute),
+            ("refresh_retry_window", app.tokens.refresh_retry_window),
         ];
         let tokens = lifetimes
             .into_iter()

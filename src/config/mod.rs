@@ -176,6 +176,12 @@ settings! {
         access: Duration = default("10m"), lasting(MINUTE, DAY);
         /// Lifetime of an ID token; an app reads it once, right after sign-in.
         id: Duration = default("10m"), lasting(MINUTE, DAY);
+        /// A refresh token that was not used for this long has expired.
+        refresh_idle: Duration = default("30d"), lasting(MINUTE, 3650 * DAY);
+        /// A family of refresh tokens ends after this long, however often it is used.
+        refresh_absolute: Duration = default("180d"), lasting(MINUTE, 3650 * DAY);
+        /// An app that lost the answer to a refresh may ask again for this long; 0 means never.
+        refresh_retry_window: Duration = default("60s"), lasting(0, 10 * MINUTE);
     }
 
     /// How long a browser stays signed in.

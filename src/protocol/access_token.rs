@@ -17,9 +17,9 @@ pub struct Input<'a> {
     pub issuer: &'a str,
     pub client_id: &'a ClientId,
     pub grant: &'a Grant,
+    /// All that was granted, or what a refresh narrowed it to.
+    pub scope: &'a Scope,
     pub audience: &'a [String],
-    pub auth_time: Timestamp,
-    pub acr: &'a str,
     pub jti: &'a str,
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
@@ -37,12 +37,12 @@ pub fn claims(input: &Input<'_>) -> Value {
         "sub": input.grant.subject,
         "aud": audience,
         "client_id": input.client_id.as_str(),
-        "scope": input.grant.scope,
+        "scope": input.scope,
         "iat": input.issued_at,
         "exp": input.expires_at,
         "jti": input.jti,
-        "auth_time": input.auth_time,
-        "acr": input.acr,
+        "auth_time": input.grant.auth_time,
+        "acr": input.grant.acr,
     })
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::claims;
+use super::grants;
 use super::jose::SigningAlgorithm;
 use super::redirect_uri::RedirectUri;
 use super::resource;
@@ -93,6 +94,7 @@ pub struct Client {
     pub tos_uri: Option<String>,
     pub application_type: ApplicationType,
     pub redirect_uris: Vec<RedirectUri>,
+    pub grant_types: Vec<String>,
     pub token_endpoint_auth_method: AuthMethod,
     pub id_token_signed_response_alg: SigningAlgorithm,
     pub default_max_age: Option<u64>,
@@ -105,6 +107,8 @@ pub struct Client {
     pub allowed_cors_origins: Vec<String>,
     pub allowed_resources: Vec<String>,
     pub claims_in_id_token: bool,
+    /// A refresh token without `offline_access` too, bound to the sign-in.
+    pub session_refresh_tokens: bool,
     #[serde(default)]
     pub tokens: Lifetimes,
 }
@@ -115,6 +119,9 @@ pub struct Lifetimes {
     pub code: Option<Duration>,
     pub access: Option<Duration>,
     pub id: Option<Duration>,
+    pub refresh_idle: Option<Duration>,
+    pub refresh_absolute: Option<Duration>,
+    pub refresh_retry_window: Option<Duration>,
 }
 
 impl Client {
@@ -133,6 +140,13 @@ impl Client {
     /// Must it send a `code_challenge`? Public clients always (security decision 2).
     pub fn must_use_pkce(&self) -> bool {
         self.require_pkce || self.is_public()
+    }
+
+    /// May it use refresh tokens?
+    pub fn may_refresh(&self) -> bool {
+        self.grant_types
+            .iter()
+            .any(|grant| grant == "refresh_token")
     }
 
     /// May any loopback port be used? (RFC 8252 §7.3)
@@ -155,6 +169,7 @@ impl Client {
     pub fn allowed_scope(&self, requested: Scope) -> Scope {
         requested.retain(|token| {
             scope::SUPPORTED.contains(&token)
+                && (token != scope::OFFLINE_ACCESS || self.may_refresh())
                 && self
                     .scope
                     .as_ref()
@@ -190,6 +205,8 @@ pub struct ClientMetadata {
     pub allowed_cors_origins: Option<Vec<String>>,
     pub allowed_resources: Option<Vec<String>>,
     pub claims_in_id_token: Option<bool>,
+    pub session_refresh_tokens: Option<bool>,
+    pub refresh_retry_window: Option<DurationText>,
     #[serde(default)]
     pub tokens: BTreeMap<String, DurationText>,
 }
@@ -243,6 +260,8 @@ const LONGEST_TEXT: usize = 2_000;
 const MOST_VALUES: usize = 100;
 const LONGEST_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
 const LONGEST_CODE_LIFE: Duration = Duration::from_secs(600);
+const LONGEST_FAMILY_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
+const LONGEST_RETRY_WINDOW: Duration = Duration::from_secs(600);
 
 impl ClientMetadata {
     /// Checks everything and lists every problem at once.
@@ -302,16 +321,28 @@ impl ClientMetadata {
                 "at least one is needed to send people back to",
             );
         }
-        for (field, values, only) in [
-            ("response_types", &self.response_types, "code"),
-            ("grant_types", &self.grant_types, "authorization_code"),
-        ] {
-            if values
-                .as_ref()
-                .is_some_and(|values| values.is_empty() || values.iter().any(|value| value != only))
-            {
-                problems.add::<()>(field, format!("is [\"{only}\"]: nothing else is supported"));
-            }
+        if self
+            .response_types
+            .as_ref()
+            .is_some_and(|types| types.is_empty() || types.iter().any(|value| value != "code"))
+        {
+            problems.add::<()>("response_types", "is [\"code\"]: nothing else is supported");
+        }
+        let grant_types = self
+            .grant_types
+            .clone()
+            .unwrap_or_else(|| vec!["authorization_code".to_owned()]);
+        let is_known = |name: &String| grants::SUPPORTED.contains(&name.as_str());
+        if !grant_types.iter().all(is_known)
+            || !grant_types.iter().any(|name| name == "authorization_code")
+        {
+            let reason = "is [\"authorization_code\"], with \"refresh_token\" where it may refresh";
+            problems.add::<()>("grant_types", reason);
+        }
+        let session_refresh_tokens = self.session_refresh_tokens.unwrap_or(false);
+        if session_refresh_tokens && !grant_types.iter().any(|name| name == "refresh_token") {
+            let reason = "needs \"refresh_token\" among grant_types";
+            problems.add::<()>("session_refresh_tokens", reason);
         }
         let algorithm = match self.id_token_signed_response_alg.as_deref() {
             None => SigningAlgorithm::Rs256,
@@ -387,6 +418,7 @@ impl ClientMetadata {
             tos_uri: self.tos_uri.clone(),
             application_type,
             redirect_uris,
+            grant_types,
             token_endpoint_auth_method: method,
             id_token_signed_response_alg: algorithm,
             default_max_age: self.default_max_age,
@@ -398,6 +430,7 @@ impl ClientMetadata {
             allowed_cors_origins: self.allowed_cors_origins.clone().unwrap_or_default(),
             allowed_resources: self.allowed_resources.clone().unwrap_or_default(),
             claims_in_id_token: self.claims_in_id_token.unwrap_or(false),
+            session_refresh_tokens,
             tokens,
         };
         if problems.0.is_empty() {
@@ -455,22 +488,34 @@ impl ClientMetadata {
 
     fn check_lifetimes(&self, problems: &mut Problems) -> Lifetimes {
         let mut lifetimes = Lifetimes::default();
-        for (name, text) in &self.tokens {
-            let (slot, longest) = match name.as_str() {
+        let window = self
+            .refresh_retry_window
+            .iter()
+            .map(|text| ("refresh_retry_window", text));
+        let all = self.tokens.iter().map(|(name, text)| (name.as_str(), text));
+        for (name, text) in all.chain(window) {
+            let (slot, longest) = match name {
                 "code" => (&mut lifetimes.code, LONGEST_CODE_LIFE),
                 "access" => (&mut lifetimes.access, LONGEST_TOKEN_LIFE),
                 "id" => (&mut lifetimes.id, LONGEST_TOKEN_LIFE),
+                "refresh_idle" => (&mut lifetimes.refresh_idle, LONGEST_FAMILY_LIFE),
+                "refresh_absolute" => (&mut lifetimes.refresh_absolute, LONGEST_FAMILY_LIFE),
+                "refresh_retry_window" => {
+                    (&mut lifetimes.refresh_retry_window, LONGEST_RETRY_WINDOW)
+                }
                 _ => {
                     problems.add::<()>(
                         &format!("tokens.{name}"),
-                        "is not known: code, access or id",
+                        "is not known: code, access, id, refresh_idle, refresh_absolute or refresh_retry_window",
                     );
                     continue;
                 }
             };
             match text
                 .duration()
-                .filter(|life| *life >= Duration::from_secs(1) && *life <= longest)
+                .filter(|life| *life <= longest)
+                // Strict is a choice; a token that never lives is a mistake.
+                .filter(|life| !life.is_zero() || name == "refresh_retry_window")
             {
                 Some(life) => *slot = Some(life),
                 None => {
@@ -541,6 +586,39 @@ mod tests {
             .into_iter()
             .map(|problem| problem.field)
             .collect()
+    }
+
+    #[test]
+    fn how_a_client_refreshes_is_checked() {
+        let refreshing = |grants: &[&str], tokens: &[(&str, &str)]| ClientMetadata {
+            grant_types: Some(grants.iter().map(ToString::to_string).collect()),
+            session_refresh_tokens: Some(true),
+            tokens: tokens
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), DurationText::Text((*text).to_owned())))
+                .collect(),
+            ..metadata()
+        };
+        let both = ["authorization_code", "refresh_token"];
+        let strict = [("refresh_retry_window", "0"), ("refresh_idle", "90d")];
+        let client = refreshing(&both, &strict)
+            .check(ClientId::from_request("c"))
+            .expect("valid");
+        assert!(client.may_refresh() && client.session_refresh_tokens);
+        assert_eq!(client.tokens.refresh_retry_window, Some(Duration::ZERO));
+        assert_eq!(
+            problems(&refreshing(&["authorization_code"], &[])),
+            ["session_refresh_tokens"]
+        );
+        assert_eq!(
+            problems(&refreshing(&["refresh_token"], &[])),
+            ["grant_types"]
+        );
+        let never = [("refresh_idle", "0"), ("refresh_retry_window", "11m")];
+        assert_eq!(
+            problems(&refreshing(&both, &never)),
+            ["tokens.refresh_idle", "tokens.refresh_retry_window"]
+        );
     }
 
     #[test]

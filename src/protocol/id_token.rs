@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::grants::Grant;
-use super::grants::authorization_code::IssuedCode;
 use super::jose::{SigningAlgorithm, half_hash};
 use super::time::Timestamp;
 
@@ -14,7 +13,8 @@ pub struct Input<'a> {
     pub issuer: &'a str,
     pub client: &'a Client,
     pub grant: &'a Grant,
-    pub code: &'a IssuedCode,
+    /// Only the first ID token of a grant has one (OpenID Connect Core §12.2).
+    pub nonce: Option<&'a str>,
     pub access_token: &'a str,
     /// About the person, as far as this place shows it.
     pub person: Map<String, Value>,
@@ -34,9 +34,9 @@ pub fn claims(input: Input<'_>) -> Map<String, Value> {
         ("azp", json!(client_id)),
         ("exp", json!(input.expires_at)),
         ("iat", json!(input.issued_at)),
-        ("auth_time", json!(input.code.auth_time)),
-        ("acr", json!(input.code.acr)),
-        ("amr", json!(input.code.amr)),
+        ("auth_time", json!(input.grant.auth_time)),
+        ("acr", json!(input.grant.acr)),
+        ("amr", json!(input.grant.amr)),
         ("sid", json!(input.grant.session_id)),
         (
             "at_hash",
@@ -45,7 +45,7 @@ pub fn claims(input: Input<'_>) -> Map<String, Value> {
     ];
     // Last, so that no attribute of a person can ever stand in for a claim about the login.
     claims.extend(about_the_login.map(|(name, value)| (name.to_owned(), value)));
-    if let Some(nonce) = &input.code.nonce {
+    if let Some(nonce) = input.nonce {
         claims.insert("nonce".to_owned(), json!(nonce));
     }
     claims

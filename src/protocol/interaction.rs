@@ -189,6 +189,11 @@ fn is_recent_enough(request: &AuthorizationRequest, login: &Login, now: Timestam
         .is_none_or(|max_age| max_age > 0 && age <= max_age)
 }
 
+/// The same question without a page: does what the person allowed still cover what was granted?
+pub fn still_allowed(client: &Client, granted: &Consent, consent: Option<&Consent>) -> bool {
+    client.skip_consent || consent.is_some_and(|consent| consent.covers(granted))
+}
+
 fn needs_consent(situation: &Situation<'_>) -> bool {
     let Situation {
         request,

@@ -9,8 +9,19 @@ use serde::{Deserialize, Serialize};
 /// Asks for an ID token.
 pub const OPENID: &str = "openid";
 
+/// Asks for a refresh token that outlives the sign-in (OpenID Connect Core §11).
+pub const OFFLINE_ACCESS: &str = "offline_access";
+
 /// Every scope that this server knows, and so can be asked for.
-pub const SUPPORTED: &[&str] = &[OPENID, "profile", "email", "address", "phone", "groups"];
+pub const SUPPORTED: &[&str] = &[
+    OPENID,
+    "profile",
+    "email",
+    "address",
+    "phone",
+    "groups",
+    OFFLINE_ACCESS,
+];
 
 /// A set of scope tokens, printed in alphabetical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::columns::{from_json, to_json, to_time};
+use super::columns::to_time;
 use super::schema::{authorization_codes as t, grants};
 use super::{AnyConnection, StoreError};
 use crate::protocol::client::ClientId;
@@ -16,10 +16,6 @@ type Columns = (
     String,
     Option<String>,
     Option<String>,
-    String,
-    i64,
-    String,
-    String,
     i64,
     Option<i64>,
     String,
@@ -35,49 +31,26 @@ pub fn find(conn: &mut AnyConnection, code: &TokenHash) -> Result<Option<IssuedC
             t::redirect_uri,
             t::code_challenge,
             t::nonce,
-            t::resources,
-            t::auth_time,
-            t::acr,
-            t::amr,
             t::expires_at,
             t::consumed_at,
             grants::client_id,
         ))
         .first(conn)
         .optional()?;
-    row.map(
-        |(
+    row.map(|columns| {
+        let (grant_id, redirect_uri, challenge, nonce, expires_at, consumed_at, client_id) =
+            columns;
+        let challenge = challenge.map(|text| CodeChallenge::parse(&text).ok_or(BadChallenge));
+        Ok(IssuedCode {
             grant_id,
+            client_id: ClientId::from_request(&client_id),
             redirect_uri,
-            challenge,
+            code_challenge: challenge.transpose().map_err(StoreError::fault)?,
             nonce,
-            resources,
-            auth_time,
-            acr,
-            amr,
-            expires_at,
-            consumed_at,
-            client_id,
-        )| {
-            Ok(IssuedCode {
-                grant_id,
-                client_id: ClientId::from_request(&client_id),
-                redirect_uri,
-                code_challenge: challenge
-                    .map(|text| {
-                        CodeChallenge::parse(&text).ok_or_else(|| StoreError::fault(BadChallenge))
-                    })
-                    .transpose()?,
-                nonce,
-                resources: from_json(&resources)?,
-                auth_time: to_time(auth_time),
-                acr,
-                amr: from_json(&amr)?,
-                expires_at: to_time(expires_at),
-                consumed_at: consumed_at.map(to_time),
-            })
-        },
-    )
+            expires_at: to_time(expires_at),
+            consumed_at: consumed_at.map(to_time),
+        })
+    })
     .transpose()
 }
 
@@ -94,10 +67,6 @@ pub fn insert(
             t::redirect_uri.eq(&code.redirect_uri),
             t::code_challenge.eq(code.code_challenge.as_ref().map(CodeChallenge::as_str)),
             t::nonce.eq(&code.nonce),
-            t::resources.eq(to_json(&code.resources)),
-            t::auth_time.eq(code.auth_time.seconds()),
-            t::acr.eq(&code.acr),
-            t::amr.eq(to_json(&code.amr)),
             t::expires_at.eq(code.expires_at.seconds()),
             t::consumed_at.eq(None::<i64>),
         ))

@@ -9,38 +9,33 @@ use crate::protocol::client::ClientId;
 use crate::protocol::grants::Grant;
 use crate::protocol::time::Timestamp;
 
-type Columns = (String, String, String, String, String, String, i64);
+/// A grant as it lies in the database.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = t)]
+pub(super) struct Row {
+    id: String,
+    client_id: String,
+    user_id: String,
+    session_id: String,
+    scope: String,
+    claims: String,
+    resources: String,
+    auth_time: i64,
+    acr: String,
+    amr: String,
+    offline: bool,
+    created_at: i64,
+}
 
 /// A grant that was not revoked.
 pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Grant>, StoreError> {
-    let row: Option<Columns> = t::table
+    let row: Option<Row> = t::table
         .filter(t::id.eq(id))
         .filter(t::revoked_at.is_null())
-        .select((
-            t::id,
-            t::client_id,
-            t::user_id,
-            t::session_id,
-            t::scope,
-            t::claims,
-            t::created_at,
-        ))
+        .select(Row::as_select())
         .first(conn)
         .optional()?;
-    row.map(
-        |(id, client_id, subject, session_id, scope, claims, created_at)| {
-            Ok(Grant {
-                id,
-                client_id: ClientId::from_request(&client_id),
-                subject,
-                session_id,
-                scope: scope.parse().map_err(StoreError::fault)?,
-                claims: from_json(&claims)?,
-                created_at: to_time(created_at),
-            })
-        },
-    )
-    .transpose()
+    row.map(Grant::try_from).transpose()
 }
 
 /// Adds a grant.
@@ -53,6 +48,11 @@ pub fn insert(conn: &mut AnyConnection, grant: &Grant) -> Result<(), StoreError>
             t::session_id.eq(&grant.session_id),
             t::scope.eq(grant.scope.to_string()),
             t::claims.eq(to_json(&grant.claims)),
+            t::resources.eq(to_json(&grant.resources)),
+            t::auth_time.eq(grant.auth_time.seconds()),
+            t::acr.eq(&grant.acr),
+            t::amr.eq(to_json(&grant.amr)),
+            t::offline.eq(grant.offline),
             t::created_at.eq(grant.created_at.seconds()),
             t::revoked_at.eq(None::<i64>),
         ))
@@ -88,19 +88,18 @@ pub fn revoke(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool
     Ok(changed == 1)
 }
 
-/// Ends every grant of one sign-in.
+/// Ends every grant that is bound to one sign-in; what a person allowed for while they are away goes on.
 pub fn revoke_session(
     conn: &mut AnyConnection,
     session_id: &str,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    Ok(diesel::update(
-        t::table
-            .filter(t::session_id.eq(session_id))
-            .filter(t::revoked_at.is_null()),
-    )
-    .set(t::revoked_at.eq(now.seconds()))
-    .execute(conn)?)
+    let of_session = t::table
+        .filter(t::session_id.eq(session_id))
+        .filter(t::offline.eq(false));
+    Ok(diesel::update(of_session.filter(t::revoked_at.is_null()))
+        .set(t::revoked_at.eq(now.seconds()))
+        .execute(conn)?)
 }
 
 /// Ends every grant of a person.
@@ -109,11 +108,29 @@ pub fn revoke_user(
     user_id: &str,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    Ok(diesel::update(
-        t::table
-            .filter(t::user_id.eq(user_id))
-            .filter(t::revoked_at.is_null()),
-    )
-    .set(t::revoked_at.eq(now.seconds()))
-    .execute(conn)?)
+    let of_user = t::table.filter(t::user_id.eq(user_id));
+    Ok(diesel::update(of_user.filter(t::revoked_at.is_null()))
+        .set(t::revoked_at.eq(now.seconds()))
+        .execute(conn)?)
+}
+
+impl TryFrom<Row> for Grant {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id,
+            client_id: ClientId::from_request(&row.client_id),
+            subject: row.user_id,
+            session_id: row.session_id,
+            scope: row.scope.parse().map_err(StoreError::fault)?,
+            claims: from_json(&row.claims)?,
+            resources: from_json(&row.resources)?,
+            auth_time: to_time(row.auth_time),
+            acr: row.acr,
+            amr: from_json(&row.amr)?,
+            offline: row.offline,
+            created_at: to_time(row.created_at),
+        })
+    }
 }

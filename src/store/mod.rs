@@ -10,6 +10,7 @@ pub mod clients;
 pub mod consents;
 pub mod grants;
 pub mod properties;
+pub mod refresh_tokens;
 pub mod sessions;
 pub mod signing_keys;
 pub mod throttles;

@@ -96,6 +96,11 @@ diesel::table! {
         session_id -> Text,
         scope -> Text,
         claims -> Text,
+        resources -> Text,
+        auth_time -> BigInt,
+        acr -> Text,
+        amr -> Text,
+        offline -> Bool,
         created_at -> BigInt,
         revoked_at -> Nullable<BigInt>,
     }
@@ -108,10 +113,6 @@ diesel::table! {
         redirect_uri -> Text,
         code_challenge -> Nullable<Text>,
         nonce -> Nullable<Text>,
-        resources -> Text,
-        auth_time -> BigInt,
-        acr -> Text,
-        amr -> Text,
         expires_at -> BigInt,
         consumed_at -> Nullable<BigInt>,
     }
@@ -121,7 +122,21 @@ diesel::table! {
     access_tokens (token_hash) {
         token_hash -> Binary,
         grant_id -> Text,
+        scope -> Text,
         expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    refresh_tokens (token_hash) {
+        token_hash -> Binary,
+        grant_id -> Text,
+        issued_at -> BigInt,
+        expires_at -> BigInt,
+        redeemed_at -> Nullable<BigInt>,
+        redeemed_from -> Nullable<Binary>,
+        retried_elsewhere -> Bool,
+        elsewhere_before -> BigInt,
     }
 }
 
@@ -136,6 +151,7 @@ diesel::table! {
 
 diesel::joinable!(authorization_codes -> grants (grant_id));
 diesel::joinable!(access_tokens -> grants (grant_id));
+diesel::joinable!(refresh_tokens -> grants (grant_id));
 diesel::joinable!(sessions -> users (user_id));
 diesel::joinable!(grants -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(
@@ -150,5 +166,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     grants,
     authorization_codes,
     access_tokens,
+    refresh_tokens,
     throttles
 );

@@ -36,6 +36,12 @@ pub fn find_by_token(
     row.map(Session::try_from).transpose()
 }
 
+/// By `sid`, alive or not.
+pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Session>, StoreError> {
+    let row: Option<Row> = t::table.filter(t::id.eq(id)).first(conn).optional()?;
+    row.map(Session::try_from).transpose()
+}
+
 /// Whether it was not ended; its times are not judged.
 pub fn is_open(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
     let found: Option<String> = t::table

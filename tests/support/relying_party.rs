@@ -51,6 +51,16 @@ impl Rp {
         self
     }
 
+    /// The same client as another program would speak for it.
+    pub fn from(mut self, user_agent: &str) -> Self {
+        self.http = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(user_agent)
+            .build()
+            .unwrap();
+        self
+    }
+
     pub fn at(mut self, redirect_uri: &str) -> Self {
         self.redirect_uri = redirect_uri.to_owned();
         self
@@ -110,6 +120,21 @@ impl Rp {
         self.answer(request.form(&form))
     }
 
+    /// Refreshes; extra parameters as for `authorize`.
+    pub fn refresh(&self, refresh_token: &str, parameters: &[(&str, &str)]) -> Answer {
+        let mut form = vec![
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+        ];
+        form.extend(parameters);
+        let mut request = self.http.post(format!("{}/token", self.issuer));
+        match &self.secret {
+            Some(secret) => request = request.basic_auth(&self.client_id, Some(secret)),
+            None => form.push(("client_id", &self.client_id)),
+        }
+        self.answer(request.form(&form))
+    }
+
     /// Exchanges a code that was asked for with PKCE.
     pub fn exchange_with_pkce(&self, code: &str) -> Answer {
         self.exchange(code, &[("code_verifier", VERIFIER)])
@@ -157,6 +182,10 @@ impl Answer {
 
     pub fn access_token(&self) -> &str {
         self.text("access_token")
+    }
+
+    pub fn refresh_token(&self) -> &str {
+        self.text("refresh_token")
     }
 
     /// The ID token's claims; its signature is checked elsewhere, with a library that is not ours.

@@ -87,6 +87,11 @@ CREATE TABLE grants (
     session_id TEXT NOT NULL,
     scope TEXT NOT NULL,
     claims TEXT NOT NULL,
+    resources TEXT NOT NULL,
+    auth_time BIGINT NOT NULL,
+    acr TEXT NOT NULL,
+    amr TEXT NOT NULL,
+    offline BOOLEAN NOT NULL,
     created_at BIGINT NOT NULL,
     revoked_at BIGINT
 );
@@ -100,10 +105,6 @@ CREATE TABLE authorization_codes (
     redirect_uri TEXT NOT NULL,
     code_challenge TEXT,
     nonce TEXT,
-    resources TEXT NOT NULL,
-    auth_time BIGINT NOT NULL,
-    acr TEXT NOT NULL,
-    amr TEXT NOT NULL,
     expires_at BIGINT NOT NULL,
     consumed_at BIGINT
 );
@@ -113,6 +114,7 @@ CREATE INDEX authorization_codes_by_expiry ON authorization_codes (expires_at);
 CREATE TABLE access_tokens (
     token_hash BLOB NOT NULL PRIMARY KEY,
     grant_id TEXT NOT NULL REFERENCES grants (id) ON DELETE CASCADE,
+    scope TEXT NOT NULL,
     expires_at BIGINT NOT NULL
 );
 CREATE INDEX access_tokens_by_grant ON access_tokens (grant_id);

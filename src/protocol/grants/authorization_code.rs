@@ -42,10 +42,6 @@ pub struct IssuedCode {
     pub redirect_uri: String,
     pub code_challenge: Option<CodeChallenge>,
     pub nonce: Option<String>,
-    pub resources: Vec<String>,
-    pub auth_time: Timestamp,
-    pub acr: String,
-    pub amr: Vec<String>,
     pub expires_at: Timestamp,
     pub consumed_at: Option<Timestamp>,
 }
@@ -87,10 +83,6 @@ mod tests {
             redirect_uri: "https://rp.example/cb".to_owned(),
             code_challenge: None,
             nonce: None,
-            resources: Vec::new(),
-            auth_time: Timestamp::from_seconds(0),
-            acr: "1".to_owned(),
-            amr: Vec::new(),
             expires_at: Timestamp::from_seconds(60),
             consumed_at: None,
         }

@@ -1,6 +1,7 @@
 //! What a grant at the token endpoint is worth.
 
 pub mod authorization_code;
+pub mod refresh_token;
 
 use super::claims::ClaimsRequest;
 use super::client::ClientId;
@@ -8,7 +9,7 @@ use super::scope::Scope;
 use super::time::Timestamp;
 
 /// The grant types that the token endpoint accepts.
-pub const SUPPORTED: &[&str] = &["authorization_code"];
+pub const SUPPORTED: &[&str] = &["authorization_code", "refresh_token"];
 
 /// What a person allowed a client: all tokens that come from it end with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,5 +21,12 @@ pub struct Grant {
     pub session_id: String,
     pub scope: Scope,
     pub claims: ClaimsRequest,
+    /// The resources that were asked for (RFC 8707); a token may be meant for some of them.
+    pub resources: Vec<String>,
+    pub auth_time: Timestamp,
+    pub acr: String,
+    pub amr: Vec<String>,
+    /// Whether it goes on when the sign-in ends (`offline_access`).
+    pub offline: bool,
     pub created_at: Timestamp,
 }

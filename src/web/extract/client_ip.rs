@@ -20,6 +20,20 @@ pub(in crate::web) fn through_trusted_proxy(request: &HttpRequest, trusted: &[Ip
         .is_none_or(|address| is_trusted(address.ip(), trusted))
 }
 
+/// The /24 or /48 around an address: what a provider moves one subscriber about in.
+pub(in crate::web) fn neighbourhood(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}::/48")
+        }
+    }
+}
+
 fn resolve(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let mut address = peer.map(|peer| peer.to_canonical());
     if address.is_some_and(|address| !is_trusted(address, trusted)) {

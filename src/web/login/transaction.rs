@@ -23,6 +23,7 @@ use crate::protocol::grants::authorization_code::IssuedCode;
 use crate::protocol::interaction::{Consent, Hint, Login, Situation, Step, next_step};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::redirect_uri::RedirectUri;
+use crate::protocol::scope;
 use crate::protocol::seal::{TokenHash, constant_time_eq};
 use crate::protocol::time::Timestamp;
 use crate::random;
@@ -403,6 +404,11 @@ impl Transaction {
             session_id: current.session.id.clone(),
             scope: self.request.scope.clone(),
             claims: self.request.claims.clone(),
+            resources: self.request.resources.clone(),
+            auth_time: current.session.auth_time,
+            acr: current.session.acr.clone(),
+            amr: current.session.amr.clone(),
+            offline: self.request.scope.contains(scope::OFFLINE_ACCESS),
             created_at: now,
         };
         let lifetime = self
@@ -416,10 +422,6 @@ impl Transaction {
             redirect_uri: self.request.redirect.uri().to_owned(),
             code_challenge: self.request.code_challenge.clone(),
             nonce: self.request.nonce.clone(),
-            resources: self.request.resources.clone(),
-            auth_time: current.session.auth_time,
-            acr: current.session.acr.clone(),
-            amr: current.session.amr.clone(),
             expires_at: now.plus(lifetime),
             consumed_at: None,
         };

@@ -141,23 +141,24 @@ async fn tell(request: &HttpRequest, state: &AppState, token: TokenHash) -> Resu
         .await?;
     let (token, rest) = match found {
         Some((token, grant, Some(client), Some(user))) => {
-            (Some(token), Some((grant, client, user)))
+            let scope = token.scope.clone();
+            (Some(token), Some((grant, scope, client, user)))
         }
         // A client that was switched off has no tokens any more.
         _ => (None, None),
     };
-    let client = rest.as_ref().map(|(_, client, _)| client.clone());
+    let client = rest.as_ref().map(|(_, _, client, _)| client.clone());
     if let Err(refusal) = access_token::check_for_userinfo(token.as_ref(), now) {
         return Ok((client, Err(refusal)));
     }
-    let Some((grant, client, user)) = rest else {
+    let Some((grant, scope, client, user)) = rest else {
         unreachable!("a token that passed the check was found with its grant")
     };
     request
         .extensions_mut()
         .insert(LoggedClient(client.client_id.as_str().to_owned()));
     request.extensions_mut().insert(LoggedUser(user.id.clone()));
-    let mut answer = claims::select(&user.all_claims(), &grant.scope, &grant.claims.userinfo);
+    let mut answer = claims::select(&user.all_claims(), &scope, &grant.claims.userinfo);
     answer.insert("sub".to_owned(), json!(user.id));
     let response = HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))

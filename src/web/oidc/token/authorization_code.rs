@@ -1,21 +1,23 @@
 //! A code for tokens. RFC 6749 §4.1.3, §4.1.4; OpenID Connect Core §3.1.3.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::Tokens;
+use super::issue::{self, AccessTokenRecord, Order};
+use super::refresh_token::refresh_limits;
 use crate::identity::user::User;
-use crate::protocol::client::{AccessTokenFormat, Client, ClientId};
+use crate::protocol::client::{Client, ClientId};
 use crate::protocol::error::{OAuthError, invalid_grant};
 use crate::protocol::grants::Grant;
 use crate::protocol::grants::authorization_code::{self, IssuedCode, Request};
-use crate::protocol::jose::Typ;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
-use crate::protocol::{access_token, claims, id_token, resource};
+use crate::protocol::{resource, scope};
 use crate::random;
+use crate::store::refresh_tokens::{self, NewRefreshToken};
 use crate::store::{
-    AnyConnection, StoreError, access_tokens, authorization_codes, clients, grants, sessions, users,
+    AnyConnection, StoreError, authorization_codes, clients, grants, sessions, users,
 };
 use crate::web::error::Fault;
 use crate::web::state::AppState;
@@ -45,29 +47,74 @@ pub(super) async fn exchange(
         Some((grant, user)) => {
             let audience = match resource::narrow(
                 request.resources.iter().map(String::as_str),
-                &code.resources,
+                &grant.resources,
             ) {
                 Ok(audience) => audience,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            Some(sign(state, client, &code, &grant, &user, &audience, now)?)
+            let order = Order {
+                client,
+                grant: &grant,
+                user: &user,
+                scope: &grant.scope,
+                audience: &audience,
+                nonce: code.nonce.as_deref(),
+            };
+            let refresh_token = first_refresh_token(state, client, &grant, now);
+            Some((issue::sign(state, &order, now)?, refresh_token))
         }
         // Spent or ended: the transaction below finds out which, and revokes what a replay calls for.
         None => None,
     };
-    let record = signed
-        .as_ref()
-        .map(|signed| (TokenHash::of(&signed.access_token), signed.expires_at));
+    let record = signed.as_ref().map(|(signed, refresh_token)| Record {
+        access_token: signed.record.clone(),
+        refresh_token: refresh_token.as_ref().map(|(_, row)| row.clone()),
+    });
     let (hash, client_id) = (request.code, client.client_id.clone());
     let redeemed = state
         .store
-        .write(move |tx| redeem(tx, &hash, &client_id, record, now))
+        .write(move |tx| redeem(tx, &hash, &client_id, record.as_ref(), now))
         .await?;
     Ok(match (redeemed, signed) {
-        (Ok(()), Some(signed)) => Ok(signed.answer),
+        (Ok(()), Some((signed, refresh_token))) => {
+            let mut answer = signed.answer;
+            if let Some((token, _)) = refresh_token {
+                answer.insert("refresh_token".to_owned(), json!(token));
+            }
+            Ok(answer)
+        }
         (Err(refusal), _) => Err(refusal),
         (Ok(()), None) => unreachable!("nothing is redeemed without a token to record"),
     })
+}
+
+/// The tokens that are written down in the same transaction that spends the code.
+struct Record {
+    access_token: AccessTokenRecord,
+    refresh_token: Option<NewRefreshToken>,
+}
+
+/// The first token of a family: for a client that uses them, with `offline_access` or where it is set up to have one always.
+fn first_refresh_token(
+    state: &AppState,
+    client: &Client,
+    grant: &Grant,
+    now: Timestamp,
+) -> Option<(String, NewRefreshToken)> {
+    let offline = grant.scope.contains(scope::OFFLINE_ACCESS);
+    if !client.may_refresh() || !(offline || client.session_refresh_tokens) {
+        return None;
+    }
+    let token = random::token();
+    let limits = refresh_limits(state, client);
+    let row = NewRefreshToken {
+        hash: TokenHash::of(&token),
+        grant_id: grant.id.clone(),
+        issued_at: now,
+        expires_at: limits.expiry(grant.created_at, now),
+        elsewhere_before: 0,
+    };
+    Some((token, row))
 }
 
 /// The code, and what it stands for while that is alive.
@@ -94,7 +141,7 @@ fn redeem(
     tx: &mut AnyConnection,
     hash: &TokenHash,
     client: &ClientId,
-    record: Option<(TokenHash, Timestamp)>,
+    record: Option<&Record>,
     now: Timestamp,
 ) -> Result<Result<(), OAuthError>, StoreError> {
     let Some(code) = authorization_codes::find(tx, hash)? else {
@@ -123,94 +170,14 @@ fn redeem(
         }
         None => false,
     };
-    let Some((token, expires_at)) = record.filter(|_| alive) else {
+    let Some(record) = record.filter(|_| alive) else {
         return Ok(Err(invalid_grant(
             "what the person allowed has been withdrawn",
         )));
     };
-    access_tokens::insert(tx, &token, &code.grant_id, expires_at)?;
-    Ok(Ok(()))
-}
-
-struct Signed {
-    access_token: String,
-    expires_at: Timestamp,
-    answer: Tokens,
-}
-
-fn sign(
-    state: &AppState,
-    client: &Client,
-    code: &IssuedCode,
-    grant: &Grant,
-    user: &User,
-    audience: &[String],
-    now: Timestamp,
-) -> Result<Signed, Fault> {
-    let keys = state.keys.load();
-    let lifetime = client.tokens.access.unwrap_or(state.config.tokens.access);
-    let expires_at = now.plus(lifetime);
-    let access_token = match client.access_token_format {
-        AccessTokenFormat::Opaque => random::token(),
-        AccessTokenFormat::Jwt => {
-            let claims = access_token::claims(&access_token::Input {
-                issuer: state.issuer(),
-                client_id: &client.client_id,
-                grant,
-                audience,
-                auth_time: code.auth_time,
-                acr: &code.acr,
-                jti: &random::id(),
-                issued_at: now,
-                expires_at,
-            });
-            let signer = keys
-                .for_access_tokens()
-                .ok_or(Fault::Other("there is no current signing key"))?;
-            signer.sign(Typ::AccessToken, &claims)?
-        }
-    };
-    let mut answer = Map::new();
-    answer.insert("access_token".to_owned(), json!(access_token));
-    answer.insert("token_type".to_owned(), json!("Bearer"));
-    answer.insert("expires_in".to_owned(), json!(lifetime.as_secs()));
-    answer.insert("scope".to_owned(), json!(grant.scope));
-    if grant.scope.is_openid() {
-        let algorithm = state.id_token_algorithm(client).ok_or(Fault::Other(
-            "the client's id_token_signed_response_alg is not among keys.algorithms",
-        ))?;
-        let signer = keys
-            .signer(algorithm)
-            .ok_or(Fault::Other("there is no current signing key"))?;
-        let claims = id_token::claims(id_token::Input {
-            issuer: state.issuer(),
-            client,
-            grant,
-            code,
-            access_token: &access_token,
-            person: for_id_token(client, grant, user),
-            algorithm,
-            issued_at: now,
-            expires_at: now.plus(client.tokens.id.unwrap_or(state.config.tokens.id)),
-        });
-        answer.insert(
-            "id_token".to_owned(),
-            json!(signer.sign(Typ::IdToken, &claims)?),
-        );
+    record.access_token.insert(tx, &code.grant_id)?;
+    if let Some(refresh_token) = &record.refresh_token {
+        refresh_tokens::insert(tx, refresh_token)?;
     }
-    Ok(Signed {
-        access_token,
-        expires_at,
-        answer,
-    })
-}
-
-/// Claims of scopes belong to UserInfo (Core §5.4); some apps read nothing but the ID token, and say so.
-fn for_id_token(client: &Client, grant: &Grant, user: &User) -> Map<String, Value> {
-    let scope = if client.claims_in_id_token {
-        grant.scope.clone()
-    } else {
-        crate::protocol::scope::Scope::default()
-    };
-    claims::select(&user.all_claims(), &scope, &grant.claims.id_token)
+    Ok(Ok(()))
 }

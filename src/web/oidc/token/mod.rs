@@ -1,6 +1,8 @@
 //! The token endpoint: the steps that all grants share. RFC 6749 §3.2, §5.
 
 mod authorization_code;
+mod issue;
+mod refresh_token;
 
 use actix_web::http::header;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
@@ -42,7 +44,7 @@ pub(in crate::web) async fn post(
             request
                 .extensions_mut()
                 .insert(LoggedClient(client.client_id.as_str().to_owned()));
-            let result = dispatch(&state, &parameters, &client).await;
+            let result = dispatch(&request, &state, &parameters, &client).await;
             (Some(client), result)
         }
         Ok(Err((named, refusal))) => (named, Ok(Err(refusal))),
@@ -134,15 +136,20 @@ async fn authenticate(
 type Tokens = Map<String, Value>;
 
 async fn dispatch(
+    request: &HttpRequest,
     state: &AppState,
     parameters: &Parameters,
     client: &Client,
 ) -> Result<Result<Tokens, OAuthError>, Fault> {
     match parameters.get("grant_type") {
         Some("authorization_code") => authorization_code::exchange(state, parameters, client).await,
+        Some("refresh_token") => {
+            let from = refresh_token::origin(state, request, client);
+            refresh_token::refresh(state, parameters, client, from).await
+        }
         Some(_) => Ok(Err(OAuthError::new(
             ErrorCode::UnsupportedGrantType,
-            "grant_type must be authorization_code",
+            "grant_type must be authorization_code or refresh_token",
         ))),
         None => Ok(Err(invalid_request("grant_type is missing"))),
     }

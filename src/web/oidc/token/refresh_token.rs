@@ -1,0 +1,264 @@
+//! A refresh token for fresh tokens. RFC 6749 §6; OpenID Connect Core §12.
+
+use actix_web::HttpRequest;
+use actix_web::http::header;
+use serde_json::json;
+
+use super::Tokens;
+use super::issue::{self, AccessTokenRecord, Order, Signed};
+use crate::identity::session::Lifetimes;
+use crate::identity::user::User;
+use crate::protocol::client::Client;
+use crate::protocol::error::{ErrorCode, OAuthError};
+use crate::protocol::grants::Grant;
+use crate::protocol::grants::refresh_token::{self, Limits, Request, Verdict, unknown};
+use crate::protocol::interaction::{Consent, still_allowed};
+use crate::protocol::parameters::Parameters;
+use crate::protocol::resource;
+use crate::protocol::seal::{TokenHash, mac};
+use crate::protocol::time::Timestamp;
+use crate::store::refresh_tokens::{self, NewRefreshToken};
+use crate::store::{AnyConnection, StoreError, clients, consents, grants, sessions, users};
+use crate::web::error::Fault;
+use crate::web::extract::client_ip::{client_ip, neighbourhood};
+use crate::web::state::AppState;
+
+/// How long a client's families live.
+pub(super) fn refresh_limits(state: &AppState, client: &Client) -> Limits {
+    let tokens = &state.config.tokens;
+    Limits {
+        idle: client.tokens.refresh_idle.unwrap_or(tokens.refresh_idle),
+        absolute: client
+            .tokens
+            .refresh_absolute
+            .unwrap_or(tokens.refresh_absolute),
+        retry_window: client
+            .tokens
+            .refresh_retry_window
+            .unwrap_or(tokens.refresh_retry_window),
+    }
+}
+
+/// Where a public client's request comes from, as a keyed hash: its neighbourhood in the network and its user agent.
+pub(super) fn origin(state: &AppState, request: &HttpRequest, client: &Client) -> Option<[u8; 32]> {
+    if !client.is_public() {
+        return None;
+    }
+    let address = client_ip(request, &state.config.trusted_proxies);
+    let network = address.map(neighbourhood).unwrap_or_default();
+    let agent = request
+        .headers()
+        .get(header::USER_AGENT)
+        .map(|value| value.as_bytes())
+        .unwrap_or_default();
+    Some(mac(
+        &state.root,
+        "refresh token origin",
+        &[network.as_bytes(), b"\0", agent].concat(),
+    ))
+}
+
+/// Load, decide, sign, then spend and record in one transaction.
+pub(super) async fn refresh(
+    state: &AppState,
+    parameters: &Parameters,
+    client: &Client,
+    from: Option<[u8; 32]>,
+) -> Result<Result<Tokens, OAuthError>, Fault> {
+    let now = state.clock.now();
+    if !client.may_refresh() {
+        return Ok(Err(OAuthError::new(
+            ErrorCode::UnauthorizedClient,
+            "this client may not use refresh tokens",
+        )));
+    }
+    let request = match Request::parse(parameters) {
+        Ok(request) => request,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let successor = refresh_token::successor(&state.root, &request.refresh_token);
+    let attempt = Attempt {
+        token: TokenHash::of(&request.refresh_token),
+        successor: TokenHash::of(&successor),
+        client: client.clone(),
+        limits: refresh_limits(state, client),
+        from,
+        now,
+    };
+    let live = {
+        let (attempt, lifetimes) = (attempt.clone(), state.session_lifetimes());
+        state
+            .store
+            .read(move |conn| attempt.load(conn, &lifetimes))
+            .await?
+    };
+    // Whatever comes out of this, the transaction below still has to find out whether it is a replay.
+    let signed = match &live {
+        Some((grant, user)) => sign(state, &request, client, grant, user, now)?,
+        None => Err(unknown()),
+    };
+    let record = signed.as_ref().ok().map(|signed| signed.record.clone());
+    let lifetimes = state.session_lifetimes();
+    let redeemed = state
+        .store
+        .write(move |tx| attempt.redeem(tx, record.as_ref(), &lifetimes))
+        .await?;
+    Ok(match (redeemed, signed) {
+        (Ok(()), Ok(signed)) => {
+            let mut answer = signed.answer;
+            answer.insert("refresh_token".to_owned(), json!(successor));
+            Ok(answer)
+        }
+        (_, Err(refusal)) | (Err(refusal), _) => Err(refusal),
+    })
+}
+
+/// Fresh tokens for what is asked for, if that is not more than was granted.
+fn sign(
+    state: &AppState,
+    request: &Request,
+    client: &Client,
+    grant: &Grant,
+    user: &User,
+    now: Timestamp,
+) -> Result<Result<Signed, OAuthError>, Fault> {
+    let scope = match refresh_token::narrow(request.scope.as_ref(), &grant.scope, client) {
+        Ok(scope) => scope,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let resources = request.resources.iter().map(String::as_str);
+    let audience = match resource::narrow(resources, &grant.resources) {
+        Ok(audience) => audience,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let order = Order {
+        client,
+        grant,
+        user,
+        scope: &scope,
+        audience: &audience,
+        nonce: None,
+    };
+    issue::sign(state, &order, now).map(Ok)
+}
+
+/// One use of a refresh token, as the database has to judge it.
+#[derive(Clone)]
+struct Attempt {
+    token: TokenHash,
+    successor: TokenHash,
+    client: Client,
+    limits: Limits,
+    from: Option<[u8; 32]>,
+    now: Timestamp,
+}
+
+impl Attempt {
+    /// What the token stands for, while everything that the sign-in checked still holds.
+    fn load(
+        &self,
+        conn: &mut AnyConnection,
+        lifetimes: &Lifetimes,
+    ) -> Result<Option<(Grant, User)>, StoreError> {
+        let Some(token) = refresh_tokens::find(conn, &self.token, &self.successor)? else {
+            return Ok(None);
+        };
+        // The family's end holds for a repeated answer too.
+        let Some(grant) = grants::find(conn, &token.grant_id)?.filter(|grant| {
+            grant.client_id == self.client.client_id
+                && self.now < grant.created_at.plus(self.limits.absolute)
+        }) else {
+            return Ok(None);
+        };
+        let Some(user) = users::find(conn, &grant.subject)?.filter(|user| !user.disabled) else {
+            return Ok(None);
+        };
+        let client = clients::find(conn, &grant.client_id)?;
+        let consent = consents::find(conn, &grant.subject, &grant.client_id)?;
+        let granted = Consent::needed(&grant.scope, &grant.claims);
+        let is_allowed = client.is_some_and(|client| {
+            client.may_refresh() && still_allowed(&client, &granted, consent.as_ref())
+        });
+        let session_holds = grant.offline
+            || sessions::find(conn, &grant.session_id)?
+                .is_some_and(|session| session.is_alive(lifetimes, self.now));
+        Ok((is_allowed && session_holds).then_some((grant, user)))
+    }
+
+    /// Outer error: a fault, rolled back. Inner error: a refusal, committed, and with it what a replay revokes.
+    fn redeem(
+        &self,
+        tx: &mut AnyConnection,
+        record: Option<&AccessTokenRecord>,
+        lifetimes: &Lifetimes,
+    ) -> Result<Result<(), OAuthError>, StoreError> {
+        let Some(token) = refresh_tokens::find(tx, &self.token, &self.successor)? else {
+            return Ok(Err(unknown()));
+        };
+        let mut verdict = refresh_token::judge(
+            &token,
+            &self.client,
+            &self.limits,
+            self.from.as_ref(),
+            self.now,
+        );
+        let live = self.load(tx, lifetimes)?;
+        let may_go_on = live.is_some() && record.is_some();
+        if verdict == Verdict::Rotate
+            && may_go_on
+            && !refresh_tokens::redeem(tx, &self.token, self.from.as_ref(), self.now)?
+        {
+            // Another request was quicker: this one is the second use, whatever that means.
+            let token = refresh_tokens::find(tx, &self.token, &self.successor)?;
+            verdict = token.map_or_else(
+                || Verdict::Refuse(unknown()),
+                |token| {
+                    refresh_token::judge(
+                        &token,
+                        &self.client,
+                        &self.limits,
+                        self.from.as_ref(),
+                        self.now,
+                    )
+                },
+            );
+            if verdict == Verdict::Rotate {
+                return Ok(Err(unknown()));
+            }
+        }
+        if verdict == Verdict::Replayed {
+            if grants::revoke(tx, &token.grant_id, self.now)? {
+                tracing::warn!(client.id = %self.client.client_id, grant.id = %token.grant_id, "refresh token replayed");
+            }
+            return Ok(Err(unknown()));
+        }
+        let (Some((grant, _)), Some(record)) = (live, record) else {
+            return Ok(Err(unknown()));
+        };
+        match verdict {
+            Verdict::Refuse(refusal) => return Ok(Err(refusal)),
+            Verdict::Rotate => {
+                let next = NewRefreshToken {
+                    hash: self.successor,
+                    grant_id: grant.id.clone(),
+                    issued_at: self.now,
+                    expires_at: self.limits.expiry(grant.created_at, self.now),
+                    elsewhere_before: 0,
+                };
+                refresh_tokens::insert(tx, &next)?;
+            }
+            Verdict::Repeat { elsewhere: true } => {
+                refresh_tokens::note_elsewhere(
+                    tx,
+                    &self.token,
+                    &self.successor,
+                    token.elsewhere_before,
+                )?;
+            }
+            Verdict::Repeat { elsewhere: false } => {}
+            Verdict::Replayed => unreachable!("a replay was answered above"),
+        }
+        record.insert(tx, &grant.id)?;
+        Ok(Ok(()))
+    }
+}
