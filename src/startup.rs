@@ -153,19 +153,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         root: root.clone(),
         keys: keys.clone(),
     });
+    let keeper = state.clone();
     let (server, address) = serve(&config, state.clone())?;
     let mut servers = vec![server];
     if !config.development {
         servers.push(serve_management(&config, state)?);
     }
-    actix_web::rt::spawn(keep_keys_fresh(
-        store,
-        root,
-        config,
-        clock,
-        keys,
-        stopping.clone(),
-    ));
+    actix_web::rt::spawn(watch_keys(keeper));
     let handles = servers.iter().map(actix_web::dev::Server::handle).collect();
     Ok(Running {
         address,
@@ -379,39 +373,90 @@ fn sync_directory(file: &Path) -> io::Result<()> {
     std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// A panic must not end the rotation for as long as the process lives.
+async fn watch_keys(state: web::Data<AppState>) {
+    while !state.stopping.load(Ordering::SeqCst) {
+        if let Err(error) = actix_web::rt::spawn(keep_keys_fresh(state.clone())).await {
+            tracing::error!(%error, "looking after the signing keys failed; it begins again");
+        }
+        tokio::time::sleep(KEY_REFRESH).await;
+    }
+}
+
 /// Sees other nodes' rotations within a second, and rotates when it is time.
-async fn keep_keys_fresh(
-    store: Store,
-    root: RootKey,
-    config: Config,
-    clock: Clock,
-    keys: KeyRing,
-    stopping: Arc<AtomicBool>,
-) {
+async fn keep_keys_fresh(state: web::Data<AppState>) {
     let mut ticks = tokio::time::interval(KEY_REFRESH);
     let mut since_check = Duration::ZERO;
-    while !stopping.load(Ordering::SeqCst) {
+    let mut problem = None;
+    while !state.stopping.load(Ordering::SeqCst) {
         ticks.tick().await;
         since_check += KEY_REFRESH;
         if since_check >= ROTATION_CHECK {
             since_check = Duration::ZERO;
-            let (store, root, config, now) =
-                (store.clone(), root.clone(), config.clone(), clock.now());
-            match web::block(move || rotate_keys::run(&store, &root, &config, now)).await {
-                Ok(Ok(outcome)) if outcome != rotate_keys::Outcome::default() => {
-                    tracing::info!(?outcome, "signing keys rotated")
-                }
-                Ok(Err(error)) => tracing::error!(%error, "signing keys could not be rotated"),
-                _ => {}
-            }
+            rotate(&state).await;
         }
-        match store.read(signing_keys::list).await {
+        match state.store.read(signing_keys::list).await {
             Ok(stored) => {
-                if let Err(error) = keys.refresh(stored, &root, &config.keys.algorithms) {
-                    tracing::error!(%error, "signing keys could not be read");
-                }
+                let algorithms = &state.config.keys.algorithms;
+                let refreshed = state.keys.refresh(stored, &state.root, algorithms);
+                let found = refreshed.err().map(|error| error.to_string());
+                report_change(&mut problem, found);
             }
             Err(error) => tracing::debug!(%error, "signing keys could not be looked up"),
         }
+    }
+}
+
+/// Once, not every second: a key that can't be read stays so until somebody repairs it.
+fn report_change(known: &mut Option<String>, found: Option<String>) -> bool {
+    if *known == found {
+        return false;
+    }
+    match &found {
+        Some(error) => tracing::error!(
+            %error,
+            "signing keys could not be read; those that were read before stay in use"
+        ),
+        None => tracing::info!("signing keys can be read again"),
+    }
+    *known = found;
+    true
+}
+
+async fn rotate(state: &AppState) {
+    let (store, root, config, now) = (
+        state.store.clone(),
+        state.root.clone(),
+        state.config.clone(),
+        state.clock.now(),
+    );
+    match web::block(move || rotate_keys::run(&store, &root, &config, now)).await {
+        Ok(Ok(outcome)) if outcome != rotate_keys::Outcome::default() => {
+            tracing::info!(?outcome, "signing keys rotated")
+        }
+        Ok(Ok(_nothing_was_due)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "signing keys could not be rotated"),
+        Err(error) => tracing::error!(%error, "the rotation of signing keys was broken off"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_keys_from_being_read_is_said_once_until_it_changes() {
+        let mut known = None;
+        let found = [
+            None,
+            Some("one"),
+            Some("one"),
+            Some("another"),
+            None,
+            None,
+            Some("one"),
+        ];
+        let said = found.map(|found| report_change(&mut known, found.map(str::to_owned)));
+        assert_eq!(said, [false, true, false, true, true, false, true]);
     }
 }
