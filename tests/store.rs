@@ -21,10 +21,11 @@ use latchkey::protocol::seal::{RootKey, TokenHash};
 use latchkey::protocol::time::Timestamp;
 use latchkey::random;
 use latchkey::seed::{Seed, SeedError, UserEntry};
+use latchkey::store::refresh_tokens::NewRefreshToken;
 use latchkey::store::signing_keys::{self, KeyState, StoredKey};
 use latchkey::store::{
     AnyConnection, access_tokens, authorization_codes, clients, consents, grants, properties,
-    sessions, throttles, users,
+    refresh_tokens, sessions, throttles, users,
 };
 use serde_json::json;
 
@@ -186,6 +187,19 @@ on_both_databases! {
             assert_eq!(claimed.iter().filter(|yes| **yes).count(), 1);
             let found = op.store.read_blocking(move |conn| authorization_codes::find(conn, &hash)).unwrap().unwrap();
             assert_eq!(found, IssuedCode { consumed_at: Some(now), ..issued });
+        }
+    }
+
+    fn of_many_that_redeem_a_refresh_token_one_is_told_yes(op) {
+        for _ in 0..10 {
+            let (issued, _) = code(&op);
+            let (hash, now) = (TokenHash::of(&random::token()), op.clock.now());
+            let token = NewRefreshToken { hash, grant_id: issued.grant_id, issued_at: now, expires_at: now.plus(Duration::from_secs(9)), elsewhere_before: 0 };
+            op.store.write_blocking(move |tx| refresh_tokens::insert(tx, &token)).unwrap();
+            let late = now.plus(Duration::from_secs(9));
+            assert!(!op.store.write_blocking(move |tx| refresh_tokens::redeem(tx, &hash, None, late)).unwrap(), "it has expired");
+            let redeemed = race(16, |_| op.store.write_blocking(move |tx| refresh_tokens::redeem(tx, &hash, None, now)).unwrap());
+            assert_eq!(redeemed.iter().filter(|yes| **yes).count(), 1);
         }
     }
 
