@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::identity::email::Email;
-use crate::identity::password::{self, HashSettings, Password, Policy};
+use crate::identity::password::{self, HashSettings, Password};
 use crate::identity::user::User;
 use crate::protocol::claims;
 use crate::protocol::client::{Client, ClientId, ClientMetadata};
@@ -274,11 +274,7 @@ impl Seed {
         config: &Config,
         now: Timestamp,
     ) -> Result<Summary, SeedError> {
-        let settings = HashSettings::new(
-            config.password.memory_kib,
-            config.password.iterations,
-            config.password.parallelism,
-        )?;
+        let settings = config.password.hash_settings()?;
         let seed = Arc::new(self);
         for _ in 0..ATTEMPTS {
             let judged: Vec<_> = seed
@@ -470,10 +466,7 @@ fn check_user(
             None
         }
         (Some(typed), None) => {
-            let policy = Policy {
-                minimum_length: config.password.minimum_length,
-                minimum_score: config.password.minimum_score,
-            };
+            let policy = config.password.policy();
             let name = claims
                 .as_ref()
                 .and_then(|claims| claims.get("name"))

@@ -14,7 +14,7 @@ use actix_web::{App, HttpServer, web};
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseUrl, Listen, SecretKey};
 use crate::hashing::{HashingQueue, threads_by_default};
-use crate::identity::password::{HashError, HashSettings};
+use crate::identity::password::HashError;
 use crate::jobs::rotate_keys;
 use crate::keys::{self, KeyError, KeyRing, Keys};
 use crate::protocol::seal::{RootKey, SealingKey};
@@ -95,11 +95,7 @@ pub fn open(config: &Config, exclusive: bool) -> Result<Opened, StartError> {
 
 /// Starts the product: binds before it works, so that a taken port changes nothing.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
-    let hash_settings = HashSettings::new(
-        config.password.memory_kib,
-        config.password.iterations,
-        config.password.parallelism,
-    )?;
+    let hash_settings = config.password.hash_settings()?;
     let opened = {
         let config = config.clone();
         web::block(move || open(&config, true))

@@ -12,7 +12,7 @@ use super::password_input;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::email::canonical_login;
-use crate::identity::password::{self, HashSettings, Password, Policy};
+use crate::identity::password::{self, Password};
 use crate::identity::user::User;
 use crate::random;
 use crate::seed::{Seed, SeedError, UserEntry};
@@ -126,16 +126,9 @@ fn set_password(
     let user = find(&store, email)?.ok_or_else(unknown)?;
     let settings = &config.password;
     let password = Password::parse(&password_input::read()?)?;
-    let policy = Policy {
-        minimum_length: settings.minimum_length,
-        minimum_score: settings.minimum_score,
-    };
+    let policy = settings.policy();
     policy.judge(&password, &[&user.email, user.display_name()])?;
-    let hash_settings = HashSettings::new(
-        settings.memory_kib,
-        settings.iterations,
-        settings.parallelism,
-    )?;
+    let hash_settings = settings.hash_settings()?;
     let hash = password::hash(&password, random::bytes(), &hash_settings)?;
     let now = Clock::system().now();
     let id = user.id.clone();
@@ -161,11 +154,7 @@ fn find(store: &Store, email: &str) -> Result<Option<User>, StoreError> {
 }
 
 fn row(user: &User) -> Vec<String> {
-    let name = user
-        .claims
-        .get("name")
-        .and_then(|name| name.as_str())
-        .unwrap_or_default();
+    let name = user.name().unwrap_or_default();
     vec![
         user.email.clone(),
         name.to_owned(),

@@ -27,6 +27,7 @@ use self::rules::{Network, Raw, Rule, lasting, list, number, one_of, text};
 pub use self::sources::Sources;
 use self::sources::{Given, gather, parse_value, read_secret};
 pub use self::values::{DatabaseUrl, Listen, LogFormat, LogLevel, NotAllowed, SecretKey};
+use crate::identity::password::{HashError, HashSettings, Policy};
 use crate::protocol::jose::algorithm::SigningAlgorithm;
 
 const MINUTE: u64 = 60;
@@ -226,6 +227,21 @@ settings! {
         rotate_every: Duration = default("90d"), lasting(DAY, 3650 * DAY);
         /// The next key is published this long before it signs, so that caches of the key set have seen it.
         publish_before: Duration = default("1d"), lasting(HOUR, 30 * DAY);
+    }
+}
+
+impl PasswordConfig {
+    /// The price of one hash.
+    pub fn hash_settings(&self) -> Result<HashSettings, HashError> {
+        HashSettings::new(self.memory_kib, self.iterations, self.parallelism)
+    }
+
+    /// What a new password must be.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            minimum_length: self.minimum_length,
+            minimum_score: self.minimum_score,
+        }
     }
 }
 

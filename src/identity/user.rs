@@ -24,12 +24,14 @@ pub struct User {
 }
 
 impl User {
+    /// Their whole name, if it is known.
+    pub fn name(&self) -> Option<&str> {
+        self.claims.get("name").and_then(Value::as_str)
+    }
+
     /// What a page calls this person: their name, else their e-mail.
     pub fn display_name(&self) -> &str {
-        self.claims
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or(&self.email)
+        self.name().unwrap_or(&self.email)
     }
 
     /// Everything that a claim could say about this person; what is unknown is absent.

@@ -27,10 +27,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     let accounts = signed_in
         .iter()
         .map(|other| Shown {
-            face: AccountFace::new(
-                other.user.claims.get("name").and_then(|name| name.as_str()),
-                &other.user.email,
-            ),
+            face: AccountFace::new(other.user.name(), &other.user.email),
             since: texts.moment(other.session.auth_time),
             session: other.session.id.clone(),
         })

@@ -90,13 +90,8 @@ fn step(transaction: &Transaction) -> String {
 }
 
 fn choosable(signed_in: &SignedIn) -> ChoosableAccount {
-    let name = signed_in
-        .user
-        .claims
-        .get("name")
-        .and_then(|name| name.as_str());
     ChoosableAccount {
-        face: AccountFace::new(name, &signed_in.user.email),
+        face: AccountFace::new(signed_in.user.name(), &signed_in.user.email),
         session: signed_in.session.id.clone(),
         signed_in: true,
     }

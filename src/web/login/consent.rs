@@ -46,10 +46,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         action: format!("{}/consent", visit.state.base()),
         ticket: transaction.ticket.seal(&visit.state, &browser_id),
         csrf: csrf::token(&visit.state, &browser_id, &form_of(&transaction, &current)),
-        account: AccountFace::new(
-            current.user.claims.get("name").and_then(Value::as_str),
-            &current.user.email,
-        ),
+        account: AccountFace::new(current.user.name(), &current.user.email),
         rows: rows(
             &transaction,
             &current.user.all_claims(),

@@ -467,10 +467,5 @@ fn page(visit: &mut Visit, purpose: &Purpose, answer: Answer) -> HttpResponse {
 }
 
 fn face_of(signed_in: &SignedIn) -> AccountFace {
-    let name = signed_in
-        .user
-        .claims
-        .get("name")
-        .and_then(|name| name.as_str());
-    AccountFace::new(name, &signed_in.user.email)
+    AccountFace::new(signed_in.user.name(), &signed_in.user.email)
 }

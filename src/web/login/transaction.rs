@@ -103,6 +103,13 @@ impl Ticket {
         serde_json::from_slice(&plain).ok()
     }
 
+    /// The request's own parameters.
+    fn parameters(&self) -> Result<Parameters, Fault> {
+        Parameters::parse(self.query.as_bytes()).map_err(|_sealed_by_us| {
+            Fault::Other("a sealed ticket holds parameters that can't be read")
+        })
+    }
+
     /// Whether it goes on in this browser, now.
     fn is_good(&self, visit: &Visit) -> bool {
         let is_of_browser = visit
@@ -148,11 +155,7 @@ impl Transaction {
                 restart: format!("{}/authorize?{}", visit.state.base(), ticket.query),
             });
         }
-        let Ok(parameters) = Parameters::parse(ticket.query.as_bytes()) else {
-            return Err(Fault::Other(
-                "a sealed ticket holds parameters that can't be read",
-            ));
-        };
+        let parameters = ticket.parameters()?;
         Ok(match judge(visit, ticket, &parameters).await? {
             Ok(transaction) => Opened::Valid(Box::new(transaction)),
             Err(response) => Opened::Unusable(response),
@@ -172,11 +175,7 @@ impl Transaction {
                 About::default(),
             )));
         };
-        let Ok(parameters) = Parameters::parse(old.query.as_bytes()) else {
-            return Err(Fault::Other(
-                "a sealed ticket holds parameters that can't be read",
-            ));
-        };
+        let parameters = old.parameters()?;
         let ticket = Ticket::new(&parameters, visit.now);
         judge(visit, ticket, &parameters).await
     }
