@@ -3,6 +3,7 @@
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
 use serde_json::json;
 
 use super::extract::form::Refused;
@@ -172,12 +173,18 @@ pub(super) fn fault_json(fault: &Fault) -> HttpResponse {
     }
 }
 
-/// An error object under any status.
-pub(super) fn json_with(status: StatusCode, error: &OAuthError) -> HttpResponse {
-    let mut response = HttpResponse::build(status)
+/// JSON for one reader, which nobody keeps (RFC 6749 §5.1).
+pub(super) fn private_json(status: StatusCode, body: &impl Serialize) -> HttpResponse {
+    HttpResponse::build(status)
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::PRAGMA, "no-cache"))
-        .json(json!({ "error": error.code.as_str(), "error_description": error.description() }));
+        .json(body)
+}
+
+/// An error object under any status.
+pub(super) fn json_with(status: StatusCode, error: &OAuthError) -> HttpResponse {
+    let body = json!({ "error": error.code.as_str(), "error_description": error.description() });
+    let mut response = private_json(status, &body);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response
             .headers_mut()

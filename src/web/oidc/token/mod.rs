@@ -1,135 +1,31 @@
-//! The token endpoint: the steps that all grants share. RFC 6749 §3.2, §5.
+//! The token endpoint: which grant it is. RFC 6749 §3.2, §5.
 
 mod authorization_code;
 mod issue;
 mod refresh_token;
 
-use actix_web::http::header;
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
-use super::cors;
-use crate::protocol::client::{Client, ClientId};
-use crate::protocol::client_authentication::{self, Credentials};
-use crate::protocol::error::{ErrorCode, OAuthError, invalid_client, invalid_request};
+use crate::protocol::client::Client;
+use crate::protocol::error::{ErrorCode, OAuthError, invalid_request};
 use crate::protocol::parameters::Parameters;
-use crate::store::clients;
 use crate::web::error::{self, Fault};
-use crate::web::extract::form;
-use crate::web::request_log::LoggedClient;
+use crate::web::extract::client;
 use crate::web::state::AppState;
 
-/// Refuse duplicates, authenticate the client, dispatch, answer.
+/// Tokens for a grant.
 pub(in crate::web) async fn post(
     request: HttpRequest,
     payload: web::Payload,
     state: web::Data<AppState>,
 ) -> HttpResponse {
-    let parameters = match form::body(&request, payload).await {
-        Ok(parameters) => parameters,
-        Err(refused) => {
-            let refusal = invalid_request(refused.description());
-            let mut response = error::json_with(error::status_of(refused), &refusal);
-            cors::allow_client(&request, &mut response, None);
-            return response;
-        }
-    };
-    let used_basic = request.headers().contains_key(header::AUTHORIZATION);
-    let authenticated = match check_shape(&request, &parameters) {
-        Ok(()) => authenticate(&request, &state, &parameters).await,
-        Err(refusal) => Ok(Err((named(&state, &parameters).await, refusal))),
-    };
-    let (client, result) = match authenticated {
-        Ok(Ok(client)) => {
-            request
-                .extensions_mut()
-                .insert(LoggedClient(client.client_id.as_str().to_owned()));
-            let result = dispatch(&request, &state, &parameters, &client).await;
-            (Some(client), result)
-        }
-        Ok(Err((named, refusal))) => (named, Ok(Err(refusal))),
-        Err(fault) => (None, Err(fault)),
-    };
-    let mut response = match result {
-        Ok(Ok(tokens)) => HttpResponse::Ok()
-            .insert_header((header::CACHE_CONTROL, "no-store"))
-            .insert_header((header::PRAGMA, "no-cache"))
-            .json(tokens),
-        Ok(Err(refusal)) => {
-            tracing::info!(
-                error = refusal.code.as_str(),
-                reason = refusal.description(),
-                "token request refused"
-            );
-            error::oauth_json(&refusal, used_basic)
-        }
-        Err(fault) => error::fault_json(&fault),
-    };
-    cors::allow_client(&request, &mut response, client.as_ref());
-    response
-}
-
-fn check_shape(request: &HttpRequest, parameters: &Parameters) -> Result<(), OAuthError> {
-    if !request.query_string().is_empty() {
-        return Err(invalid_request("parameters belong into the body"));
-    }
-    if let Some(name) = parameters.repeated() {
-        return Err(invalid_request(format!(
-            "{} was sent more than once",
-            name.chars().take(40).collect::<String>()
-        )));
-    }
-    Ok(())
-}
-
-/// The client that a refused request names: its pages may read why. Only that depends on it, so a fault is no matter.
-async fn named(state: &AppState, parameters: &Parameters) -> Option<Client> {
-    let id = ClientId::from_request(parameters.get("client_id")?);
-    let found = state.store.read(move |conn| clients::find(conn, &id)).await;
-    found.ok().flatten()
-}
-
-/// The client, or why not; a client that was only named is told too, for the sake of its pages' CORS.
-type Authenticated = Result<Client, (Option<Client>, OAuthError)>;
-
-async fn authenticate(
-    request: &HttpRequest,
-    state: &AppState,
-    parameters: &Parameters,
-) -> Result<Authenticated, Fault> {
-    let mut headers = request.headers().get_all(header::AUTHORIZATION);
-    let header = headers
-        .next()
-        .map(|value| value.to_str().unwrap_or_default());
-    if headers.next().is_some() {
-        return Ok(Err((
-            None,
-            invalid_client("the Authorization header was sent more than once"),
-        )));
-    }
-    let credentials = match Credentials::parse(header, parameters) {
-        Ok(credentials) => credentials,
-        Err(refusal) => return Ok(Err((named(state, parameters).await, refusal))),
-    };
-    let id = credentials.client_id.clone();
-    let (client, secrets) = state
-        .store
-        .read(move |conn| {
-            let client = clients::find(conn, &id)?;
-            let secrets = clients::secrets(conn, &id)?;
-            Ok((client, secrets))
-        })
-        .await?;
-    Ok(
-        match (
-            client_authentication::check(&credentials, client.as_ref(), &secrets),
-            client,
-        ) {
-            (Ok(()), Some(client)) => Ok(client),
-            (Err(refusal), client) => Err((client, refusal)),
-            (Ok(()), None) => unreachable!("a client that is not there can't be authenticated"),
-        },
-    )
+    client::serve(&request, payload, &state, async |parameters, client| {
+        let tokens = dispatch(&request, &state, parameters, client).await?;
+        Ok(tokens.map(|tokens| error::private_json(StatusCode::OK, &tokens)))
+    })
+    .await
 }
 
 /// What a successful token request answers.
