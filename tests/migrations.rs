@@ -42,10 +42,15 @@ fn written(database: &str) -> BTreeMap<String, BTreeMap<String, String>> {
                 table = Some(name.to_owned());
             } else if line.starts_with(')') {
                 table = None;
-            } else if let Some(table) = &table
-                && line.starts_with(|c: char| c.is_ascii_lowercase())
+            } else if let Some((table, column)) = line
+                .strip_prefix("ALTER TABLE ")
+                .and_then(|rest| rest.split_once(" ADD COLUMN "))
+                .or(table
+                    .as_deref()
+                    .filter(|_| line.starts_with(|c: char| c.is_ascii_lowercase()))
+                    .map(|table| (table, line)))
             {
-                let mut words = line.trim_end_matches(',').split_whitespace();
+                let mut words = column.trim_end_matches([',', ';']).split_whitespace();
                 let column = words.next().unwrap().to_owned();
                 let kind = match words.next().unwrap() {
                     "TEXT" => "Text",
@@ -60,7 +65,7 @@ fn written(database: &str) -> BTreeMap<String, BTreeMap<String, String>> {
                     format!("Nullable<{kind}>")
                 };
                 tables
-                    .entry(table.clone())
+                    .entry(table.to_owned())
                     .or_default()
                     .insert(column, kind);
             }

@@ -11,7 +11,6 @@ use super::output::{self, Format};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::protocol::client::{Client, ClientMetadata};
-use crate::protocol::grants;
 use crate::random;
 use crate::seed::Seed;
 use crate::startup;
@@ -138,9 +137,11 @@ fn metadata(new: New, id: &str) -> ClientMetadata {
         require_pkce: Some(new.require_pkce),
         skip_consent: Some(new.skip_consent),
         access_token_format: new.opaque.then(|| "opaque".to_owned()),
-        grant_types: new
-            .refresh_tokens
-            .then(|| grants::SUPPORTED.iter().map(ToString::to_string).collect()),
+        grant_types: new.refresh_tokens.then(|| {
+            ["authorization_code", "refresh_token"]
+                .map(str::to_owned)
+                .to_vec()
+        }),
         ..ClientMetadata::default()
     }
 }
