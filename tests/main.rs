@@ -18,6 +18,7 @@ mod authorization_response;
 mod browser_session;
 mod chromium;
 mod cli;
+mod clients;
 mod cors;
 mod dev_app;
 mod discovery;
