@@ -19,10 +19,13 @@ use crate::identity::password::{self, HashSettings, Password};
 use crate::identity::user::User;
 use crate::protocol::claims;
 use crate::protocol::client::{Client, ClientId, ClientMetadata};
+use crate::protocol::client_secret::{ClientSecret, MOST_SECRETS};
 use crate::protocol::seal::{RootKey, TokenHash, mac};
 use crate::protocol::time::Timestamp;
 use crate::random;
-use crate::store::{AnyConnection, Store, StoreError, clients, grants, sessions, users};
+use crate::store::{
+    AnyConnection, Store, StoreError, client_secrets, clients, grants, sessions, users,
+};
 
 const USER_FIELDS: &[&str] = &[
     "email",
@@ -88,12 +91,12 @@ pub struct UserEntry {
 pub struct Seed {
     users: Vec<CheckedUser>,
     clients: Vec<CheckedClient>,
-    people: People,
+    known: Known,
 }
 
-/// What becomes of people who are there already.
+/// What becomes of people and apps that are there already.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum People {
+enum Known {
     #[default]
     Updated,
     /// They are not touched, and neither is anything else.
@@ -138,6 +141,10 @@ pub enum SeedError {
     Hashing(#[from] password::HashError),
     #[error("{0} has an account already")]
     Exists(String),
+    #[error("the client {0} exists already")]
+    ClientExists(ClientId),
+    #[error("the client {0} has {MOST_SECRETS} secrets beside the file's; revoke one first")]
+    TooManySecrets(ClientId),
     #[error("the same people are being changed by somebody else; try again")]
     Busy,
 }
@@ -185,7 +192,7 @@ impl Seed {
             config,
             &mut mistakes,
         );
-        seed.people = People::OnlyNew;
+        seed.known = Known::OnlyNew;
         if mistakes.is_empty() {
             Ok(seed)
         } else {
@@ -193,15 +200,16 @@ impl Seed {
         }
     }
 
-    /// One app.
-    pub fn of_client(metadata: ClientMetadata, config: &Config) -> Result<Self, SeedError> {
+    /// One app, which is not there yet.
+    pub fn of_new_client(metadata: ClientMetadata, config: &Config) -> Result<Self, SeedError> {
         let mut mistakes = Vec::new();
-        let seed = Self::check(
+        let mut seed = Self::check(
             Vec::new(),
             vec![("client".to_owned(), metadata)],
             config,
             &mut mistakes,
         );
+        seed.known = Known::OnlyNew;
         if mistakes.is_empty() {
             Ok(seed)
         } else {
@@ -295,6 +303,8 @@ impl Seed {
             match written {
                 Ok(Written::Done(summary)) => return Ok(summary),
                 Ok(Written::Exists(email)) => return Err(SeedError::Exists(email)),
+                Ok(Written::ClientExists(id)) => return Err(SeedError::ClientExists(id)),
+                Ok(Written::TooManySecrets(id)) => return Err(SeedError::TooManySecrets(id)),
                 Ok(Written::Moved) => {}
                 // Somebody else has just added one of them.
                 Err(error) if error.is_duplicate() => {}
@@ -310,6 +320,10 @@ enum Written {
     Done(Summary),
     /// Nothing was written: somebody has this address, and was not to be changed.
     Exists(String),
+    /// Nothing was written: there is such an app, and it was not to be changed.
+    ClientExists(ClientId),
+    /// Nothing was written: the file's secret would be one too many.
+    TooManySecrets(ClientId),
     /// Nothing was written: a password was changed after it had been compared with the file's.
     Moved,
 }
@@ -367,7 +381,7 @@ fn write(
     }
     for (checked, judged) in seed.users.iter().zip(judged) {
         let earlier = people.get(checked.email.key());
-        if earlier.is_some() && seed.people == People::OnlyNew {
+        if earlier.is_some() && seed.known == Known::OnlyNew {
             return Ok(Written::Exists(checked.email.display().to_owned()));
         }
         let hash = earlier.and_then(|user| user.password_hash.as_ref());
@@ -376,13 +390,32 @@ fn write(
             return Ok(Written::Moved);
         }
     }
+    for app in &seed.clients {
+        let id = &app.client.client_id;
+        if let Some(secret) = &app.secret
+            && !client_secrets::has_room_for(tx, id, &TokenHash::of(secret), now)?
+        {
+            return Ok(Written::TooManySecrets(id.clone()));
+        }
+    }
     let mut summary = Summary::default();
     for (checked, judged) in seed.users.iter().zip(judged) {
         let earlier = people.get(checked.email.key());
         put_user(tx, checked, judged, earlier, now, &mut summary)?;
     }
-    for (app, (row_id, secret)) in seed.clients.iter().zip(fresh) {
-        put_client(tx, app, row_id, secret, now, &mut summary)?;
+    for (app, (row_id, fresh_secret)) in seed.clients.iter().zip(fresh) {
+        let is_new = clients::insert(tx, &app.client, now)?;
+        if !is_new && seed.known == Known::OnlyNew {
+            // Nothing stands before it: a seed that only adds has one entry.
+            return Ok(Written::ClientExists(app.client.client_id.clone()));
+        }
+        let secret = app.secret.as_ref().unwrap_or(fresh_secret);
+        let secret = ClientSecret::new(row_id, secret, now);
+        let made = put_client(tx, app, is_new, &secret, now, &mut summary)?;
+        if made {
+            let shown = (app.client.client_id.to_string(), fresh_secret.clone());
+            summary.new_secrets.push(shown);
+        }
     }
     Ok(Written::Done(summary))
 }
@@ -554,44 +587,41 @@ fn put_user(
     Ok(())
 }
 
+/// Answers whether the secret was made for it just now.
 fn put_client(
     tx: &mut AnyConnection,
     app: &CheckedClient,
-    row_id: &str,
-    fresh_secret: &str,
+    is_new: bool,
+    secret: &ClientSecret,
     now: Timestamp,
     summary: &mut Summary,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let id = &app.client.client_id;
-    let earlier = clients::find(tx, id)?;
-    let secrets_before = clients::secrets(tx, id)?;
-    let is_same = earlier.as_ref() == Some(&app.client);
+    let earlier = if is_new { None } else { clients::find(tx, id)? };
+    let is_same = is_new || earlier.as_ref() == Some(&app.client);
     if !is_same {
         clients::put(tx, &app.client, now)?;
     }
-    let mut secret = app.secret.clone();
-    if secret.is_none() && secrets_before.is_empty() && !app.client.is_public() {
-        secret = Some(fresh_secret.to_owned());
-        summary
-            .new_secrets
-            .push((id.to_string(), fresh_secret.to_owned()));
+    // A client that had one before may have lost its last on purpose, so it gets none unasked.
+    let needs_one = is_new || earlier.is_some_and(|earlier| earlier.is_public());
+    let (secret_changed, made) = if app.client.is_public() {
+        (client_secrets::remove_all(tx, id)?, false)
+    } else if app.secret.is_some() {
+        (client_secrets::put_from_file(tx, id, secret, now)?, false)
+    } else if needs_one {
+        client_secrets::insert(tx, id, secret, now)?;
+        (true, true)
+    } else {
+        (false, false)
+    };
+    if is_new {
+        summary.created.push(format!("client {id}"));
+    } else if is_same && !secret_changed {
+        summary.unchanged += 1;
+    } else {
+        summary.updated.push(format!("client {id}"));
     }
-    if secret.is_some() || app.client.is_public() {
-        clients::set_secret(
-            tx,
-            id,
-            secret.as_deref().map(TokenHash::of).as_ref(),
-            row_id,
-            now,
-        )?;
-    }
-    let same_secret = clients::secrets(tx, id)? == secrets_before;
-    match earlier {
-        None => summary.created.push(format!("client {id}")),
-        Some(_) if is_same && same_secret => summary.unchanged += 1,
-        Some(_) => summary.updated.push(format!("client {id}")),
-    }
-    Ok(())
+    Ok(made)
 }
 
 impl Summary {

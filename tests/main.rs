@@ -19,6 +19,7 @@ mod browser_session;
 mod chromium;
 mod cli;
 mod client_credentials;
+mod clients;
 mod cors;
 mod dev_app;
 mod discovery;

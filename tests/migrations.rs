@@ -42,36 +42,44 @@ fn written(database: &str) -> BTreeMap<String, BTreeMap<String, String>> {
                 table = Some(name.to_owned());
             } else if line.starts_with(')') {
                 table = None;
-            } else if let Some((table, column)) = line
-                .strip_prefix("ALTER TABLE ")
-                .and_then(|rest| rest.split_once(" ADD COLUMN "))
-                .or(table
-                    .as_deref()
-                    .filter(|_| line.starts_with(|c: char| c.is_ascii_lowercase()))
-                    .map(|table| (table, line)))
-            {
-                let mut words = column.trim_end_matches([',', ';']).split_whitespace();
-                let column = words.next().unwrap().to_owned();
-                let kind = match words.next().unwrap() {
-                    "TEXT" => "Text",
-                    "BOOLEAN" => "Bool",
-                    "BIGINT" => "BigInt",
-                    "BLOB" | "BYTEA" => "Binary",
-                    other => panic!("{other} is no type that both databases have"),
+            } else {
+                let added = line
+                    .strip_prefix("ALTER TABLE ")
+                    .and_then(|rest| rest.split_once(" ADD COLUMN "));
+                let column = match (&table, added) {
+                    (_, Some((table, column))) => Some((table.to_owned(), column)),
+                    (Some(table), None) if line.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                        Some((table.clone(), line))
+                    }
+                    _ => None,
                 };
-                let kind = if line.contains("NOT NULL") {
-                    kind.to_owned()
-                } else {
-                    format!("Nullable<{kind}>")
-                };
-                tables
-                    .entry(table.to_owned())
-                    .or_default()
-                    .insert(column, kind);
+                if let Some((table, column)) = column {
+                    let (name, kind) = column_of(column);
+                    tables.entry(table).or_default().insert(name, kind);
+                }
             }
         }
     }
     tables
+}
+
+/// A column's name, its type, and whether it may be empty.
+fn column_of(line: &str) -> (String, String) {
+    let mut words = line.trim_end_matches([',', ';']).split_whitespace();
+    let column = words.next().unwrap().to_owned();
+    let kind = match words.next().unwrap() {
+        "TEXT" => "Text",
+        "BOOLEAN" => "Bool",
+        "BIGINT" => "BigInt",
+        "BLOB" | "BYTEA" => "Binary",
+        other => panic!("{other} is no type that both databases have"),
+    };
+    let kind = if line.contains("NOT NULL") {
+        kind.to_owned()
+    } else {
+        format!("Nullable<{kind}>")
+    };
+    (column, kind)
 }
 
 /// The same from `schema.rs`.

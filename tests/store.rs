@@ -33,6 +33,7 @@ use serde_json::json;
 
 use crate::support::on_both_databases;
 use crate::support::op::{EMAIL, Op, PASSWORD};
+use crate::support::race::race;
 use crate::support::wait::eventually;
 
 /// What a hash costs is not what these tests are about.
@@ -40,26 +41,6 @@ const QUICK: [(&str, &str); 2] = [
     ("password.memory_kib", "7168"),
     ("password.iterations", "1"),
 ];
-
-/// Runs the same thing on many threads at once and collects what each was told.
-fn race<T: Send>(racers: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let start = std::sync::Barrier::new(racers);
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..racers)
-            .map(|racer| {
-                let (start, run) = (&start, &run);
-                scope.spawn(move || {
-                    start.wait();
-                    run(racer)
-                })
-            })
-            .collect();
-        handles
-            .into_iter()
-            .map(|handle| handle.join().unwrap())
-            .collect()
-    })
-}
 
 fn alice(op: &Op) -> String {
     find_alice(op).id

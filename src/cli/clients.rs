@@ -80,13 +80,8 @@ fn create(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let id = new.id.clone().unwrap_or_else(random::id);
-    let seed = Seed::of_client(metadata(new, &id), config)?;
+    let seed = Seed::of_new_client(metadata(new, &id), config)?;
     let store = startup::open(config, false)?.store;
-    // A client that is switched off has its id too.
-    let known = store.read_blocking(clients::list)?;
-    if known.iter().any(|client| client.client_id.as_str() == id) {
-        return Err(Failure::new(format!("the client {id} exists already")));
-    }
     let summary = seed.apply(&store, config, Clock::system().now())?;
     let secret = summary.new_secrets.first().map(|(_, secret)| secret);
     match format {

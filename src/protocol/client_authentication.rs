@@ -4,9 +4,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::client::{Client, ClientId};
+use super::client_secret::ClientSecret;
 use super::error::{OAuthError, invalid_client, invalid_request};
 use super::parameters::{self, Parameters};
-use super::seal::{TokenHash, constant_time_eq};
+use super::seal::TokenHash;
+use super::time::Timestamp;
 
 /// What a request presents. The secret is held as its hash only: that is what it is compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,31 +56,34 @@ impl Credentials {
     }
 }
 
-/// Is this the client it says it is? `secrets` are the hashes of its live secrets.
-pub fn check(
+/// Is this the client it says it is? Answers the secret that proved it, or none for a client that has none to send.
+pub fn check<'a>(
     credentials: &Credentials,
     client: Option<&Client>,
-    secrets: &[TokenHash],
-) -> Result<(), OAuthError> {
-    let failed = || Err(invalid_client("client authentication failed"));
-    let Some(client) = client else {
-        return failed();
-    };
+    secrets: &'a [ClientSecret],
+    now: Timestamp,
+) -> Result<Option<&'a ClientSecret>, OAuthError> {
+    let failed = || invalid_client("client authentication failed");
+    let client = client.ok_or_else(failed)?;
     match (&credentials.secret, client.is_public()) {
-        (None, true) => Ok(()),
+        (None, true) => Ok(None),
         (None, false) => Err(invalid_client(
             "this client must authenticate with its secret",
         )),
         (Some(_), true) => Err(invalid_client("a public client has no secret to send")),
-        // Hashes of 256-bit secrets; every one is compared, each in constant time.
-        (Some(secret), false)
-            if secrets.iter().fold(false, |found, known| {
-                found | constant_time_eq(known.as_bytes(), secret.as_bytes())
-            }) =>
-        {
-            Ok(())
+        (Some(secret), false) => {
+            // Every one is compared, each in constant time.
+            let live = secrets.iter().filter(|known| known.is_live(now));
+            live.fold(None, |found, known| {
+                if known.matches(secret) {
+                    Some(known)
+                } else {
+                    found
+                }
+            })
+            .map(Some)
+            .ok_or_else(failed)
         }
-        (Some(_), false) => failed(),
     }
 }
 
@@ -122,6 +127,12 @@ mod tests {
 
     const SECRET: &str = "a-secret:with colon+and%percent-of-enough-length";
 
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    fn secret(text: &str) -> ClientSecret {
+        ClientSecret::new(text, text, NOW)
+    }
+
     fn body(text: &str) -> Parameters {
         Parameters::parse(text.as_bytes())
             .expect("well-formed")
@@ -158,14 +169,17 @@ mod tests {
         let rp = client(|metadata| {
             metadata.token_endpoint_auth_method = Some("client_secret_post".to_owned())
         });
-        let secrets = [TokenHash::of("another"), TokenHash::of(SECRET)];
+        let secrets = [secret("another"), secret(SECRET)];
         let basic =
             Credentials::parse(Some(&encoded("rp", SECRET)), &body("client_id=rp")).expect("read");
-        assert_eq!(check(&basic, Some(&rp), &secrets), Ok(()));
+        let proof = check(&basic, Some(&rp), &secrets, NOW).expect("authenticated");
+        assert_eq!(proof, secrets.last());
         let post =
             Credentials::parse(None, &body("client_id=rp&client_secret=wrong")).expect("read");
         assert_eq!(
-            check(&post, Some(&rp), &secrets).expect_err("refused").code,
+            check(&post, Some(&rp), &secrets, NOW)
+                .expect_err("refused")
+                .code,
             ErrorCode::InvalidClient
         );
     }
@@ -216,9 +230,21 @@ mod tests {
             client(|metadata| metadata.token_endpoint_auth_method = Some("none".to_owned()));
         let without = Credentials::parse(None, &body("client_id=rp")).expect("read");
         let with = Credentials::parse(None, &body("client_id=rp&client_secret=x")).expect("read");
-        assert!(check(&without, Some(&confidential), &[]).is_err());
-        assert!(check(&with, Some(&public), &[TokenHash::of("x")]).is_err());
-        assert_eq!(check(&without, Some(&public), &[]), Ok(()));
-        assert!(check(&with, None, &[]).is_err());
+        assert!(check(&without, Some(&confidential), &[], NOW).is_err());
+        assert!(check(&with, Some(&public), &[secret("x")], NOW).is_err());
+        assert_eq!(check(&without, Some(&public), &[], NOW), Ok(None));
+        assert!(check(&with, None, &[secret("x")], NOW).is_err());
+    }
+
+    #[test]
+    fn a_secret_that_has_ended_proves_nothing() {
+        let sent = Credentials::parse(None, &body("client_id=rp&client_secret=x")).expect("read");
+        let ended = ClientSecret {
+            expires_at: Some(NOW),
+            ..secret("x")
+        };
+        let rp = client(|_| {});
+        assert!(check(&sent, Some(&rp), std::slice::from_ref(&ended), NOW).is_err());
+        assert!(check(&sent, Some(&rp), &[ended, secret("x")], NOW).is_ok());
     }
 }

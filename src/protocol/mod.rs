@@ -2,7 +2,7 @@
 //!
 //! | document | where |
 //! |---|---|
-//! | RFC 6749 §2.3 client authentication; Core §9 | [`client_authentication`] |
+//! | RFC 6749 §2.3 client authentication; Core §9 | [`client_authentication`], [`client_secret`] |
 //! | RFC 6749 §3.1, Appendix B parameters | [`parameters`] |
 //! | RFC 6749 §3.1.2, RFC 8252 §7, RFC 9700 §4.1 redirect URIs | [`redirect_uri`] |
 //! | RFC 6749 §3.3 scope; Core §5.4 | [`scope`] |
@@ -30,6 +30,7 @@ pub mod authorization_response;
 pub mod claims;
 pub mod client;
 pub mod client_authentication;
+pub mod client_secret;
 pub mod discovery;
 pub mod error;
 pub mod grants;

@@ -1,12 +1,11 @@
-//! Apps, their secrets, and the origins that their pages run on.
+//! Apps, and the origins that their pages run on.
 
 use diesel::prelude::*;
 
-use super::columns::{from_json, to_hash, to_json};
-use super::schema::{client_origins, client_secrets, clients as t};
-use super::{AnyConnection, StoreError};
+use super::columns::{from_json, to_json};
+use super::schema::{client_origins, clients as t};
+use super::{AnyConnection, StoreError, on_each};
 use crate::protocol::client::{Client, ClientId};
-use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 
 /// A client that is switched on; one that is switched off is as good as unknown.
@@ -20,6 +19,19 @@ pub fn find(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<Client>, S
     metadata.map(|text| from_json(&text)).transpose()
 }
 
+/// The same, and until the transaction ends nobody else changes the client or counts its secrets.
+pub fn find_locked(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<Client>, StoreError> {
+    let row = t::table.filter(t::client_id.eq(id.as_str()));
+    if let AnyConnection::Postgres(c) = conn {
+        let _locked: Option<String> = row
+            .select(t::client_id)
+            .for_no_key_update()
+            .first(c)
+            .optional()?;
+    }
+    find(conn, id)
+}
+
 /// Every client, by its id.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<Client>, StoreError> {
     let rows: Vec<String> = t::table
@@ -27,15 +39,6 @@ pub fn list(conn: &mut AnyConnection) -> Result<Vec<Client>, StoreError> {
         .select(t::metadata)
         .load(conn)?;
     rows.iter().map(|text| from_json(text)).collect()
-}
-
-/// The hashes of a client's secrets.
-pub fn secrets(conn: &mut AnyConnection, id: &ClientId) -> Result<Vec<TokenHash>, StoreError> {
-    let rows: Vec<Vec<u8>> = client_secrets::table
-        .filter(client_secrets::client_id.eq(id.as_str()))
-        .select(client_secrets::secret_hash)
-        .load(conn)?;
-    rows.iter().map(|bytes| to_hash(bytes)).collect()
 }
 
 /// Whether any client's pages run on this origin.
@@ -50,60 +53,58 @@ pub fn any_with_origin(conn: &mut AnyConnection, origin: &str) -> Result<bool, S
     Ok(found.is_some())
 }
 
+/// Adds a client unless there is one of its id, switched off or not; of any number that try, one is told yes.
+pub fn insert(
+    conn: &mut AnyConnection,
+    client: &Client,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let row = (
+        t::client_id.eq(client.client_id.as_str()),
+        t::metadata.eq(to_json(client)),
+        t::disabled.eq(false),
+        t::created_at.eq(now.seconds()),
+        t::updated_at.eq(now.seconds()),
+    );
+    let added = on_each!(conn, c => diesel::insert_into(t::table)
+        .values(row)
+        .on_conflict_do_nothing()
+        .execute(c))?;
+    if added == 1 {
+        put_origins(conn, client)?;
+    }
+    Ok(added == 1)
+}
+
 /// Adds a client or replaces what is known of it; its secrets stay.
 pub fn put(conn: &mut AnyConnection, client: &Client, now: Timestamp) -> Result<(), StoreError> {
-    let id = client.client_id.as_str();
-    let changed = diesel::update(t::table.filter(t::client_id.eq(id)))
+    if insert(conn, client, now)? {
+        return Ok(());
+    }
+    diesel::update(t::table.filter(t::client_id.eq(client.client_id.as_str())))
         .set((
             t::metadata.eq(to_json(client)),
             t::disabled.eq(false),
             t::updated_at.eq(now.seconds()),
         ))
         .execute(conn)?;
-    if changed == 0 {
-        diesel::insert_into(t::table)
-            .values((
-                t::client_id.eq(id),
-                t::metadata.eq(to_json(client)),
-                t::disabled.eq(false),
-                t::created_at.eq(now.seconds()),
-                t::updated_at.eq(now.seconds()),
-            ))
-            .execute(conn)?;
-    }
+    put_origins(conn, client)
+}
+
+/// Removes a client with everything that was ever issued to it or allowed to it.
+pub fn delete(conn: &mut AnyConnection, id: &ClientId) -> Result<bool, StoreError> {
+    let removed = diesel::delete(t::table.filter(t::client_id.eq(id.as_str()))).execute(conn)?;
+    Ok(removed == 1)
+}
+
+fn put_origins(conn: &mut AnyConnection, client: &Client) -> Result<(), StoreError> {
+    let id = client.client_id.as_str();
     diesel::delete(client_origins::table.filter(client_origins::client_id.eq(id))).execute(conn)?;
     for origin in &client.allowed_cors_origins {
         diesel::insert_into(client_origins::table)
             .values((
                 client_origins::client_id.eq(id),
                 client_origins::origin.eq(origin),
-            ))
-            .execute(conn)?;
-    }
-    Ok(())
-}
-
-/// Makes this the client's only secret; nothing is written when it is that already.
-pub fn set_secret(
-    conn: &mut AnyConnection,
-    id: &ClientId,
-    secret: Option<&TokenHash>,
-    row_id: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let known = secrets(conn, id)?;
-    if known.as_slice() == secret.map(std::slice::from_ref).unwrap_or_default() {
-        return Ok(());
-    }
-    diesel::delete(client_secrets::table.filter(client_secrets::client_id.eq(id.as_str())))
-        .execute(conn)?;
-    if let Some(secret) = secret {
-        diesel::insert_into(client_secrets::table)
-            .values((
-                client_secrets::id.eq(row_id),
-                client_secrets::client_id.eq(id.as_str()),
-                client_secrets::secret_hash.eq(secret.as_bytes().as_slice()),
-                client_secrets::created_at.eq(now.seconds()),
             ))
             .execute(conn)?;
     }

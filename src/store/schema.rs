@@ -39,6 +39,10 @@ diesel::table! {
         client_id -> Text,
         secret_hash -> Binary,
         created_at -> BigInt,
+        from_file -> Bool,
+        prefix -> Text,
+        last_used_at -> Nullable<BigInt>,
+        expires_at -> Nullable<BigInt>,
     }
 }
 

@@ -4,6 +4,7 @@ pub mod app;
 pub mod browser;
 pub mod op;
 pub mod postgres;
+pub mod race;
 pub mod relying_party;
 pub mod wait;
 pub mod webdriver;

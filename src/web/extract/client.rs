@@ -9,7 +9,8 @@ use crate::protocol::client::{Client, ClientId};
 use crate::protocol::client_authentication::{self, Credentials};
 use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
 use crate::protocol::parameters::Parameters;
-use crate::store::clients;
+use crate::protocol::time::Timestamp;
+use crate::store::{client_secrets, clients};
 use crate::web::error::{self, Fault};
 use crate::web::oidc::cors;
 use crate::web::request_log::LoggedClient;
@@ -105,23 +106,38 @@ async fn authenticate(
         Ok(credentials) => credentials,
         Err(refusal) => return Ok(Err((named(state, parameters).await, refusal))),
     };
+    let now = state.clock.now();
     let id = credentials.client_id.clone();
     let (client, secrets) = state
         .store
         .read(move |conn| {
             let client = clients::find(conn, &id)?;
-            let secrets = clients::secrets(conn, &id)?;
+            let secrets = client_secrets::list(conn, &id)?;
             Ok((client, secrets))
         })
         .await?;
-    Ok(
-        match (
-            client_authentication::check(&credentials, client.as_ref(), &secrets),
-            client,
-        ) {
-            (Ok(()), Some(client)) => Ok(client),
-            (Err(refusal), client) => Err((client, refusal)),
-            (Ok(()), None) => unreachable!("a client that is not there can't be authenticated"),
-        },
-    )
+    let proof = match client_authentication::check(&credentials, client.as_ref(), &secrets, now) {
+        Ok(proof) => proof,
+        Err(refusal) => return Ok(Err((client, refusal))),
+    };
+    if let Some(secret) = proof.filter(|secret| secret.should_note_use(now)) {
+        note_use(state, &secret.id, now);
+    }
+    match client {
+        Some(client) => Ok(Ok(client)),
+        None => unreachable!("a client that is not there can't be authenticated"),
+    }
+}
+
+/// Nobody waits for it: a request that only reads must not depend on whether the database can be written.
+fn note_use(state: &AppState, secret_id: &str, now: Timestamp) {
+    let id = secret_id.to_owned();
+    let noted = state
+        .store
+        .write(move |tx| client_secrets::note_use(tx, &id, now));
+    actix_web::rt::spawn(async move {
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "the use of a client's secret was not noted");
+        }
+    });
 }

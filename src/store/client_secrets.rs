@@ -1,0 +1,201 @@
+//! The secrets of apps: hashes only. What has ended stays a month, so that its late users are told from guessers.
+
+use std::time::Duration;
+
+use diesel::prelude::*;
+
+use super::columns::{to_hash, to_time};
+use super::schema::client_secrets as t;
+use super::{AnyConnection, StoreError, clients};
+use crate::protocol::client::ClientId;
+use crate::protocol::client_secret::{ClientSecret, MOST_SECRETS};
+use crate::protocol::seal::TokenHash;
+use crate::protocol::time::Timestamp;
+
+/// Why a client got no further secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdded {
+    #[error("there is no such client")]
+    UnknownClient,
+    #[error("a public client has no secret")]
+    PublicClient,
+    #[error("it has {MOST_SECRETS} secrets already; revoke one first")]
+    TooMany,
+}
+
+const ENDED_ONES_STAY: Duration = Duration::from_secs(30 * 86_400);
+
+#[derive(Queryable)]
+struct Row {
+    id: String,
+    _client_id: String,
+    secret_hash: Vec<u8>,
+    created_at: i64,
+    from_file: bool,
+    prefix: String,
+    last_used_at: Option<i64>,
+    expires_at: Option<i64>,
+}
+
+/// A client's secrets, oldest first, those that have ended included.
+pub fn list(conn: &mut AnyConnection, client: &ClientId) -> Result<Vec<ClientSecret>, StoreError> {
+    let rows: Vec<Row> = t::table
+        .filter(t::client_id.eq(client.as_str()))
+        .order((t::created_at, t::id))
+        .load(conn)?;
+    rows.into_iter().map(ClientSecret::try_from).collect()
+}
+
+/// Adds a secret beside the others. The client is locked while they are counted.
+pub fn add(
+    conn: &mut AnyConnection,
+    client: &ClientId,
+    secret: &ClientSecret,
+    now: Timestamp,
+) -> Result<Result<(), NotAdded>, StoreError> {
+    match clients::find_locked(conn, client)? {
+        None => return Ok(Err(NotAdded::UnknownClient)),
+        Some(client) if client.is_public() => return Ok(Err(NotAdded::PublicClient)),
+        Some(_) => {}
+    }
+    let known = list(conn, client)?;
+    if known.iter().filter(|known| known.is_live(now)).count() >= MOST_SECRETS {
+        return Ok(Err(NotAdded::TooMany));
+    }
+    insert(conn, client, secret, now)?;
+    Ok(Ok(()))
+}
+
+/// Ends a secret; of any number that try, one is told yes.
+pub fn revoke(
+    conn: &mut AnyConnection,
+    client: &ClientId,
+    id: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let is_live = t::expires_at.is_null().or(t::expires_at.gt(now.seconds()));
+    let revoked = diesel::update(
+        t::table
+            .filter(t::client_id.eq(client.as_str()))
+            .filter(t::id.eq(id))
+            .filter(is_live),
+    )
+    .set(t::expires_at.eq(now.seconds()))
+    .execute(conn)?;
+    Ok(revoked == 1)
+}
+
+/// Writes down that it was used, unless that was done lately.
+pub fn note_use(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<(), StoreError> {
+    let stale = ClientSecret::stale_use(now).seconds();
+    diesel::update(
+        t::table
+            .filter(t::id.eq(id))
+            .filter(t::last_used_at.is_null().or(t::last_used_at.le(stale))),
+    )
+    .set(t::last_used_at.eq(now.seconds()))
+    .execute(conn)?;
+    Ok(())
+}
+
+/// Whether a file's secret has a place beside those that commands added.
+pub fn has_room_for(
+    conn: &mut AnyConnection,
+    client: &ClientId,
+    secret: &TokenHash,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    clients::find_locked(conn, client)?;
+    let known = list(conn, client)?;
+    let others = known
+        .iter()
+        .filter(|known| known.is_live(now) && !known.from_file && known.hash != *secret);
+    Ok(others.count() < MOST_SECRETS)
+}
+
+/// Makes a file's secret one of the client's, in place of the one that the file named before; answers whether anything
+/// changed. What commands added stays.
+pub fn put_from_file(
+    conn: &mut AnyConnection,
+    client: &ClientId,
+    secret: &ClientSecret,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let replaced = diesel::update(
+        t::table
+            .filter(t::client_id.eq(client.as_str()))
+            .filter(t::from_file.eq(true))
+            .filter(t::secret_hash.ne(secret.hash.as_bytes().as_slice())),
+    )
+    .set((t::from_file.eq(false), t::expires_at.eq(now.seconds())))
+    .execute(conn)?;
+    let known = list(conn, client)?;
+    match known.iter().find(|known| known.hash == secret.hash) {
+        Some(known) if known.from_file && known.expires_at.is_none() => Ok(replaced > 0),
+        Some(known) => {
+            diesel::update(t::table.filter(t::id.eq(&known.id)))
+                .set((t::from_file.eq(true), t::expires_at.eq(None::<i64>)))
+                .execute(conn)?;
+            Ok(true)
+        }
+        None => {
+            let secret = ClientSecret {
+                from_file: true,
+                ..secret.clone()
+            };
+            insert(conn, client, &secret, now)?;
+            Ok(true)
+        }
+    }
+}
+
+/// Removes every secret; answers whether there was one.
+pub fn remove_all(conn: &mut AnyConnection, client: &ClientId) -> Result<bool, StoreError> {
+    let removed =
+        diesel::delete(t::table.filter(t::client_id.eq(client.as_str()))).execute(conn)?;
+    Ok(removed > 0)
+}
+
+/// Adds a row, and removes those that ended long ago.
+pub fn insert(
+    conn: &mut AnyConnection,
+    client: &ClientId,
+    secret: &ClientSecret,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    diesel::delete(
+        t::table
+            .filter(t::client_id.eq(client.as_str()))
+            .filter(t::expires_at.le(now.minus(ENDED_ONES_STAY).seconds())),
+    )
+    .execute(conn)?;
+    diesel::insert_into(t::table)
+        .values((
+            t::id.eq(&secret.id),
+            t::client_id.eq(client.as_str()),
+            t::secret_hash.eq(secret.hash.as_bytes().as_slice()),
+            t::created_at.eq(secret.created_at.seconds()),
+            t::from_file.eq(secret.from_file),
+            t::prefix.eq(&secret.prefix),
+            t::last_used_at.eq(secret.last_used_at.map(Timestamp::seconds)),
+            t::expires_at.eq(secret.expires_at.map(Timestamp::seconds)),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+impl TryFrom<Row> for ClientSecret {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id,
+            hash: to_hash(&row.secret_hash)?,
+            prefix: row.prefix,
+            from_file: row.from_file,
+            created_at: to_time(row.created_at),
+            last_used_at: row.last_used_at.map(to_time),
+            expires_at: row.expires_at.map(to_time),
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! Clients and their secrets: several at once, changed without a gap, told to nobody.
+//! RFC 6749 §2.3; RFC 6819 §4.3.5, §5.1.4.1; OWASP ASVS 5.0 §10.4, §11.2.4.
+
+use std::time::Duration;
+
+use latchkey::protocol::client::ClientId;
+use latchkey::protocol::client_secret::{ClientSecret, MOST_SECRETS};
+use latchkey::store::client_secrets::{self, NotAdded};
+use latchkey::store::clients;
+use serde_json::json;
+
+use crate::support::on_both_databases;
+use crate::support::op::{CALLBACK, Op, SECRET};
+use crate::support::race::race;
+use crate::support::relying_party::Answer;
+use crate::support::wait::eventually;
+
+const NEXT: &str = "the-next-secret-of-more-than-thirty-two-characters";
+const OTHER: &str = "another-secret-of-more-than-thirty-two-characters";
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn rp() -> ClientId {
+    ClientId::from_request("rp")
+}
+
+/// What the token endpoint answers to a client that asks for no grant of ours: who authenticated learns just that.
+fn ask(op: &Op, client: &str, secret: &str) -> Answer {
+    let rp = op.rp();
+    let request = rp
+        .http()
+        .post(op.url("/token"))
+        .basic_auth(client, Some(secret))
+        .form(&[("grant_type", "nothing")]);
+    rp.answer(request)
+}
+
+fn is_accepted(op: &Op, secret: &str) -> bool {
+    match ask(op, "rp", secret).error() {
+        (400, "unsupported_grant_type") => true,
+        (401, "invalid_client") => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn add(op: &Op, id: &str, secret: &str, ends_in: Option<Duration>) -> Result<(), NotAdded> {
+    let now = op.clock.now();
+    let secret = ClientSecret {
+        expires_at: ends_in.map(|life| now.plus(life)),
+        ..ClientSecret::new(id, secret, now)
+    };
+    op.store
+        .write_blocking(move |tx| client_secrets::add(tx, &rp(), &secret, now))
+        .unwrap()
+}
+
+fn revoke(op: &Op, id: &str) -> bool {
+    let (id, now) = (id.to_owned(), op.clock.now());
+    op.store
+        .write_blocking(move |tx| client_secrets::revoke(tx, &rp(), &id, now))
+        .unwrap()
+}
+
+fn secrets(op: &Op) -> Vec<ClientSecret> {
+    op.store
+        .read_blocking(|conn| client_secrets::list(conn, &rp()))
+        .unwrap()
+}
+
+fn live(op: &Op) -> usize {
+    let now = op.clock.now();
+    secrets(op)
+        .iter()
+        .filter(|secret| secret.is_live(now))
+        .count()
+}
+
+/// Applies a file that knows this client, and answers whether it changed anything.
+fn apply(op: &Op, secret: Option<&str>) -> bool {
+    let mut client =
+        json!({ "client_id": "rp", "client_name": "Acme Notes", "redirect_uris": [CALLBACK] });
+    if let Some(secret) = secret {
+        client["client_secret"] = json!(secret);
+    }
+    let summary = op.seed(json!({ "clients": [client] }));
+    assert_eq!(summary.new_secrets, [], "none is made unasked");
+    !summary.updated.is_empty()
+}
+
+on_both_databases! {
+    fn a_secret_is_changed_without_a_gap(op) {
+        let old = secrets(&op)[0].id.clone();
+        assert_eq!(add(&op, "next", NEXT, None), Ok(()));
+        assert!(is_accepted(&op, SECRET) && is_accepted(&op, NEXT));
+        assert!(!is_accepted(&op, OTHER));
+        assert!(revoke(&op, &old));
+        assert!(!is_accepted(&op, SECRET));
+        assert!(is_accepted(&op, NEXT));
+        assert!(!revoke(&op, &old), "once");
+        assert!(!revoke(&op, "unknown"));
+    }
+
+    fn a_secret_counts_until_it_ends(op) {
+        add(&op, "next", NEXT, Some(2 * HOUR)).unwrap();
+        op.clock.advance(2 * HOUR - Duration::from_secs(1));
+        assert!(is_accepted(&op, NEXT));
+        op.clock.advance(Duration::from_secs(1));
+        assert!(!is_accepted(&op, NEXT));
+        assert!(is_accepted(&op, SECRET));
+    }
+
+    fn the_last_use_of_a_secret_is_noted_once_an_hour(op) {
+        let last_used = || secrets(&op)[0].last_used_at;
+        assert_eq!(last_used(), None);
+        assert!(!is_accepted(&op, OTHER));
+        let first = op.clock.now();
+        assert!(is_accepted(&op, SECRET));
+        eventually("the first use is noted", || last_used().filter(|used| *used == first));
+        op.clock.advance(HOUR - Duration::from_secs(1));
+        assert!(is_accepted(&op, SECRET));
+        op.clock.advance(Duration::from_secs(1));
+        let later = op.clock.now();
+        assert!(is_accepted(&op, SECRET));
+        // The one in between would have been noted before this one, and then this one would not be due.
+        eventually("the later use is noted", || last_used().filter(|used| *used == later));
+    }
+
+    fn of_many_commands_at_once_no_client_gets_more_than_ten_secrets(op) {
+        let answers = race(16, |racer| add(&op, &format!("s{racer}"), &format!("{OTHER}-{racer}"), None));
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), MOST_SECRETS - 1);
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(()) | Err(NotAdded::TooMany))));
+        assert_eq!(live(&op), MOST_SECRETS);
+        assert!(revoke(&op, &secrets(&op)[3].id));
+        assert_eq!(add(&op, "room-again", NEXT, None), Ok(()));
+    }
+
+    fn of_many_that_revoke_one_secret_one_is_told_yes(op) {
+        let id = secrets(&op)[0].id.clone();
+        let answers = race(8, |_| revoke(&op, &id));
+        assert_eq!(answers.iter().filter(|revoked| **revoked).count(), 1);
+    }
+
+    fn a_public_client_and_an_unknown_one_get_no_secret(op) {
+        op.client(json!({ "client_id": "rp", "token_endpoint_auth_method": "none" }));
+        assert_eq!(secrets(&op), [], "and a client that became public keeps none");
+        assert_eq!(add(&op, "next", NEXT, None), Err(NotAdded::PublicClient));
+        let now = op.clock.now();
+        op.store.write_blocking(move |tx| clients::delete(tx, &rp())).unwrap();
+        assert_eq!(add(&op, "next", NEXT, None), Err(NotAdded::UnknownClient));
+        assert!(!op.store.write_blocking(move |tx| client_secrets::revoke(tx, &rp(), "next", now)).unwrap());
+    }
+
+    fn an_unchanged_file_leaves_the_secrets_that_commands_added(op) {
+        add(&op, "next", NEXT, None).unwrap();
+        let before = secrets(&op);
+        assert!(!apply(&op, Some(SECRET)));
+        assert!(!apply(&op, None));
+        assert_eq!(secrets(&op), before);
+    }
+
+    fn a_changed_secret_of_a_file_takes_the_place_of_that_files_own(op) {
+        add(&op, "next", NEXT, None).unwrap();
+        assert!(apply(&op, Some(OTHER)));
+        assert!(!apply(&op, Some(OTHER)), "twice is the same as once");
+        assert!(!is_accepted(&op, SECRET));
+        assert!(is_accepted(&op, NEXT) && is_accepted(&op, OTHER));
+        assert!(apply(&op, Some(SECRET)), "and back");
+        assert!(is_accepted(&op, SECRET) && !is_accepted(&op, OTHER));
+    }
+
+    fn a_file_may_adopt_the_secret_that_a_command_added(op) {
+        add(&op, "next", NEXT, Some(HOUR)).unwrap();
+        assert!(apply(&op, Some(NEXT)));
+        assert!(!is_accepted(&op, SECRET));
+        op.clock.advance(2 * HOUR);
+        assert!(is_accepted(&op, NEXT), "the file says nothing of an end");
+    }
+
+    fn what_a_file_says_holds_again_when_it_is_applied(op) {
+        let id = secrets(&op)[0].id.clone();
+        assert!(revoke(&op, &id));
+        assert!(!apply(&op, None), "a file without a secret brings none back");
+        assert!(!is_accepted(&op, SECRET));
+        assert!(apply(&op, Some(SECRET)));
+        assert!(is_accepted(&op, SECRET));
+    }
+
+    fn a_file_is_refused_whole_when_its_secret_would_be_the_eleventh(op) {
+        assert!(revoke(&op, &secrets(&op)[0].id));
+        for number in 0..MOST_SECRETS {
+            add(&op, &format!("s{number}"), &format!("{OTHER}-{number}"), None).unwrap();
+        }
+        let file = json!({
+            "users": [{ "email": "bob@example.test" }],
+            "clients": [{ "client_id": "rp", "client_secret": SECRET, "redirect_uris": [CALLBACK] }]
+        });
+        let seed = latchkey::seed::Seed::parse(&file.to_string(), latchkey::seed::Format::Json, &op.config).unwrap();
+        let refused = seed.apply(&op.store, &op.config, op.clock.now()).unwrap_err();
+        assert!(refused.to_string().contains("10 secrets"), "{refused}");
+        assert_eq!(live(&op), MOST_SECRETS);
+        assert!(op.store.read_blocking(|conn| latchkey::store::users::find_by_email(conn, "bob@example.test")).unwrap().is_none());
+    }
+
+    fn secrets_that_ended_a_month_ago_are_removed(op) {
+        add(&op, "short", NEXT, Some(HOUR)).unwrap();
+        op.clock.advance(30 * 24 * HOUR);
+        add(&op, "later", OTHER, None).unwrap();
+        assert!(secrets(&op).iter().any(|secret| secret.id == "short"));
+        op.clock.advance(HOUR);
+        add(&op, "last", &format!("{OTHER}-2"), None).unwrap();
+        assert!(!secrets(&op).iter().any(|secret| secret.id == "short"));
+    }
+}
