@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::protocol::jose::{
@@ -45,7 +46,7 @@ pub struct Keys {
     signers: BTreeMap<&'static str, Arc<Signer>>,
     for_access_tokens: Option<SigningAlgorithm>,
     verification: Vec<VerificationKey>,
-    jwks: String,
+    jwks: Bytes,
     jwks_etag: String,
 }
 
@@ -122,7 +123,7 @@ impl Keys {
                 .or(algorithms.first())
                 .copied(),
             verification,
-            jwks,
+            jwks: Bytes::from(jwks),
             jwks_etag,
         })
     }
@@ -148,8 +149,8 @@ impl Keys {
     }
 
     /// The JWKS document (RFC 7517 §5).
-    pub fn jwks(&self) -> &str {
-        &self.jwks
+    pub fn jwks(&self) -> Bytes {
+        self.jwks.clone()
     }
 
     /// Changes when the document does.

@@ -7,10 +7,11 @@
 //! | [`store`] | rows of SQLite and PostgreSQL, one function an intent | `protocol`, `identity` |
 //! | [`web`] | HTTP: extract, load, decide, record, answer | all of them |
 //! | [`cli`], [`startup`], [`jobs`] | the command line, the start of a server, periodic work | all of them |
-//! | [`config`], [`keys`], [`hashing`] | configuration; signing keys; threads for passwords | `protocol`, `identity`, `store` |
+//! | [`config`], [`keys`], [`client_cache`], [`hashing`] | configuration; signing keys; clients kept in memory; threads for passwords | `protocol`, `identity`, `store` |
 //! | [`clock`], [`random`] | the only readers of time and of randomness | nothing |
 
 pub mod cli;
+pub mod client_cache;
 pub mod clock;
 pub mod config;
 pub mod hashing;

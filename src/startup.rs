@@ -3,14 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, HttpServer, web};
 
+use crate::client_cache::ClientCache;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseUrl, Listen, SecretKey};
 use crate::hashing::{HashingQueue, threads_by_default};
@@ -34,6 +35,8 @@ const MOST_CONNECTIONS: usize = 10_000;
 const DRAIN_SECONDS: u64 = 20;
 /// Another node's rotation is seen within this time.
 const KEY_REFRESH: Duration = Duration::from_secs(1);
+/// A changed client is seen within this time and that of one read.
+const CLIENT_REFRESH: Duration = Duration::from_millis(250);
 const ROTATION_CHECK: Duration = Duration::from_secs(60);
 
 /// Why a server can't start; every text names the remedy or the thing concerned.
@@ -65,6 +68,7 @@ pub enum StartError {
 pub struct Running {
     pub address: Option<SocketAddr>,
     pub dev_app: Option<DevApp>,
+    clients: ClientCache,
     hashing: HashingQueue,
     stopping: Arc<AtomicBool>,
     handles: Vec<ServerHandle>,
@@ -135,6 +139,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     };
     let threads = threads_by_default();
     let stopping = Arc::new(AtomicBool::new(false));
+    let clients = ClientCache::new(store.clone());
+    // Before anything is kept, so that the first change is seen as one.
+    clients.refresh().await?;
     let hashing = HashingQueue::new(threads, threads.get() * WAITING_HASHES_PER_CORE)?;
     let state = web::Data::new(AppState {
         tickets: SealingKey::derive(&root, "tickets"),
@@ -145,9 +152,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         stopping: stopping.clone(),
         config: config.clone(),
         store: store.clone(),
+        clients: clients.clone(),
         clock: clock.clone(),
         root: root.clone(),
         keys: keys.clone(),
+        discovery: OnceLock::new(),
     });
     let keeper = state.clone();
     let (server, address) = serve(&config, state.clone())?;
@@ -155,11 +164,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     if !config.development {
         servers.push(serve_management(&config, state)?);
     }
-    actix_web::rt::spawn(watch_keys(keeper));
+    actix_web::rt::spawn(watch_keys(keeper.clone()));
+    actix_web::rt::spawn(watch_clients(keeper));
     let handles = servers.iter().map(actix_web::dev::Server::handle).collect();
     Ok(Running {
         address,
         dev_app,
+        clients,
         hashing,
         stopping,
         handles,
@@ -177,6 +188,11 @@ impl Running {
     /// The threads on which passwords are hashed; work that is put there takes its turn with sign-ins.
     pub fn hashing(&self) -> HashingQueue {
         self.hashing.clone()
+    }
+
+    /// What it knows of clients; whoever changed one from outside need not wait for the server to look again.
+    pub fn clients(&self) -> ClientCache {
+        self.clients.clone()
     }
 
     /// The way to stop it from elsewhere.
@@ -376,6 +392,17 @@ async fn watch_keys(state: web::Data<AppState>) {
             tracing::error!(%error, "looking after the signing keys failed; it begins again");
         }
         tokio::time::sleep(KEY_REFRESH).await;
+    }
+}
+
+/// Sees changes of clients within a second, whoever made them.
+async fn watch_clients(state: web::Data<AppState>) {
+    let mut ticks = tokio::time::interval(CLIENT_REFRESH);
+    while !state.stopping.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        if let Err(error) = state.clients.refresh().await {
+            tracing::debug!(%error, "whether clients changed could not be looked up");
+        }
     }
 }
 

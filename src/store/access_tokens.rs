@@ -3,9 +3,10 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
-use super::grants::Row;
-use super::schema::{access_tokens as t, grants, users};
-use super::{AnyConnection, StoreError};
+use super::prepared::Prepared;
+use super::schema::{self, access_tokens as t};
+use super::{AnyConnection, StoreError, grants, users};
+use crate::identity::user::User;
 use crate::protocol::access_token::IssuedAccessToken;
 use crate::protocol::grants::Grant;
 use crate::protocol::resource::Audience;
@@ -34,24 +35,24 @@ struct Columns {
     revoked_at: Option<i64>,
 }
 
-/// The token with its grant. It counts as revoked with its grant, and with its person.
+/// The token with its grant and its person, with each of which it counts as revoked.
 pub fn find(
     conn: &mut AnyConnection,
     token: &TokenHash,
-) -> Result<Option<(IssuedAccessToken, Grant)>, StoreError> {
-    let row: Option<(Columns, Row, Option<i64>, bool)> = t::table
-        .inner_join(grants::table.inner_join(users::table))
+) -> Result<Option<(IssuedAccessToken, Grant, User)>, StoreError> {
+    let row: Option<(Columns, grants::Row, Option<i64>, users::Row)> = t::table
+        .inner_join(schema::grants::table.inner_join(schema::users::table))
         .filter(t::token_hash.eq(token.as_bytes().as_slice()))
         .select((
             Columns::as_select(),
-            Row::as_select(),
-            grants::revoked_at,
-            users::disabled,
+            grants::Row::as_select(),
+            schema::grants::revoked_at,
+            users::Row::as_select(),
         ))
         .first(conn)
         .optional()?;
-    row.map(|(columns, grant, grant_revoked_at, disabled)| {
-        let grant = Grant::try_from(grant)?;
+    row.map(|(columns, grant, grant_revoked_at, user)| {
+        let (grant, user) = (Grant::try_from(grant)?, User::try_from(user)?);
         let token = IssuedAccessToken {
             grant_id: grant.id.clone(),
             scope: columns.scope.parse().map_err(StoreError::fault)?,
@@ -61,9 +62,9 @@ pub fn find(
             },
             issued_at: to_time(columns.issued_at),
             expires_at: to_time(columns.expires_at),
-            revoked: columns.revoked_at.is_some() || grant_revoked_at.is_some() || disabled,
+            revoked: columns.revoked_at.is_some() || grant_revoked_at.is_some() || user.disabled,
         };
-        Ok((token, grant))
+        Ok((token, grant, user))
     })
     .transpose()
 }
@@ -74,17 +75,16 @@ pub fn insert(
     token: &NewAccessToken,
     grant_id: &str,
 ) -> Result<(), StoreError> {
-    diesel::insert_into(t::table)
-        .values((
-            t::token_hash.eq(token.hash.as_bytes().as_slice()),
-            t::grant_id.eq(grant_id),
-            t::scope.eq(token.scope.to_string()),
-            t::for_issuer.eq(token.audience.issuer),
-            t::resources.eq(to_json(&token.audience.resources)),
-            t::issued_at.eq(token.issued_at.seconds()),
-            t::expires_at.eq(token.expires_at.seconds()),
-        ))
-        .execute(conn)?;
+    Prepared(diesel::insert_into(t::table).values((
+        t::token_hash.eq(token.hash.as_bytes().as_slice()),
+        t::grant_id.eq(grant_id),
+        t::scope.eq(token.scope.to_string()),
+        t::for_issuer.eq(token.audience.issuer),
+        t::resources.eq(to_json(&token.audience.resources)),
+        t::issued_at.eq(token.issued_at.seconds()),
+        t::expires_at.eq(token.expires_at.seconds()),
+    )))
+    .execute(conn)?;
     Ok(())
 }
 

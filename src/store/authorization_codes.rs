@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 
 use super::columns::to_time;
+use super::prepared::Prepared;
 use super::schema::{authorization_codes as t, grants};
 use super::{AnyConnection, StoreError};
 use crate::protocol::client::ClientId;
@@ -60,17 +61,16 @@ pub fn insert(
     code: &IssuedCode,
     hash: &TokenHash,
 ) -> Result<(), StoreError> {
-    diesel::insert_into(t::table)
-        .values((
-            t::code_hash.eq(hash.as_bytes().as_slice()),
-            t::grant_id.eq(&code.grant_id),
-            t::redirect_uri.eq(&code.redirect_uri),
-            t::code_challenge.eq(code.code_challenge.as_ref().map(CodeChallenge::as_str)),
-            t::nonce.eq(&code.nonce),
-            t::expires_at.eq(code.expires_at.seconds()),
-            t::consumed_at.eq(None::<i64>),
-        ))
-        .execute(conn)?;
+    Prepared(diesel::insert_into(t::table).values((
+        t::code_hash.eq(hash.as_bytes().as_slice()),
+        t::grant_id.eq(&code.grant_id),
+        t::redirect_uri.eq(&code.redirect_uri),
+        t::code_challenge.eq(code.code_challenge.as_ref().map(CodeChallenge::as_str)),
+        t::nonce.eq(&code.nonce),
+        t::expires_at.eq(code.expires_at.seconds()),
+        t::consumed_at.eq(None::<i64>),
+    )))
+    .execute(conn)?;
     Ok(())
 }
 
@@ -80,13 +80,15 @@ pub fn claim(
     code: &TokenHash,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let claimed = diesel::update(
-        t::table
-            .filter(t::code_hash.eq(code.as_bytes().as_slice()))
-            .filter(t::consumed_at.is_null())
-            .filter(t::expires_at.gt(now.seconds())),
+    let claimed = Prepared(
+        diesel::update(
+            t::table
+                .filter(t::code_hash.eq(code.as_bytes().as_slice()))
+                .filter(t::consumed_at.is_null())
+                .filter(t::expires_at.gt(now.seconds())),
+        )
+        .set(t::consumed_at.eq(now.seconds())),
     )
-    .set(t::consumed_at.eq(now.seconds()))
     .execute(conn)?;
     Ok(claimed == 1)
 }

@@ -82,6 +82,7 @@ pub fn revoke(
     )
     .set(t::expires_at.eq(now.seconds()))
     .execute(conn)?;
+    clients::note_change(conn)?;
     Ok(revoked == 1)
 }
 
@@ -129,6 +130,9 @@ pub fn put_from_file(
     )
     .set((t::from_file.eq(false), t::expires_at.eq(now.seconds())))
     .execute(conn)?;
+    if replaced > 0 {
+        clients::note_change(conn)?;
+    }
     let known = list(conn, client)?;
     match known.iter().find(|known| known.hash == secret.hash) {
         Some(known) if known.from_file && known.expires_at.is_none() => Ok(replaced > 0),
@@ -136,6 +140,7 @@ pub fn put_from_file(
             diesel::update(t::table.filter(t::id.eq(&known.id)))
                 .set((t::from_file.eq(true), t::expires_at.eq(None::<i64>)))
                 .execute(conn)?;
+            clients::note_change(conn)?;
             Ok(true)
         }
         None => {
@@ -153,6 +158,7 @@ pub fn put_from_file(
 pub fn remove_all(conn: &mut AnyConnection, client: &ClientId) -> Result<bool, StoreError> {
     let removed =
         diesel::delete(t::table.filter(t::client_id.eq(client.as_str()))).execute(conn)?;
+    clients::note_change(conn)?;
     Ok(removed > 0)
 }
 
@@ -181,7 +187,7 @@ pub fn insert(
             t::expires_at.eq(secret.expires_at.map(Timestamp::seconds)),
         ))
         .execute(conn)?;
-    Ok(())
+    clients::note_change(conn)
 }
 
 impl TryFrom<Row> for ClientSecret {

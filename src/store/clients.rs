@@ -4,9 +4,22 @@ use diesel::prelude::*;
 
 use super::columns::{from_json, to_json};
 use super::schema::{client_origins, clients as t};
-use super::{AnyConnection, StoreError, on_each};
+use super::{AnyConnection, StoreError, on_each, properties};
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::time::Timestamp;
+
+/// Under this name the version of all clients together is kept.
+const VERSION: &str = "clients.version";
+
+/// Changes with every change of a client or of its secrets.
+pub fn version(conn: &mut AnyConnection) -> Result<Option<String>, StoreError> {
+    properties::find(conn, VERSION)
+}
+
+/// Tells every server, within a second, that it knows something old.
+pub(super) fn note_change(conn: &mut AnyConnection) -> Result<(), StoreError> {
+    properties::increment(conn, VERSION)
+}
 
 /// A client that is switched on; one that is switched off is as good as unknown.
 pub fn find(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<Client>, StoreError> {
@@ -72,6 +85,7 @@ pub fn insert(
         .execute(c))?;
     if added == 1 {
         put_origins(conn, client)?;
+        note_change(conn)?;
     }
     Ok(added == 1)
 }
@@ -88,12 +102,14 @@ pub fn put(conn: &mut AnyConnection, client: &Client, now: Timestamp) -> Result<
             t::updated_at.eq(now.seconds()),
         ))
         .execute(conn)?;
-    put_origins(conn, client)
+    put_origins(conn, client)?;
+    note_change(conn)
 }
 
 /// Removes a client with everything that was ever issued to it or allowed to it.
 pub fn delete(conn: &mut AnyConnection, id: &ClientId) -> Result<bool, StoreError> {
     let removed = diesel::delete(t::table.filter(t::client_id.eq(id.as_str()))).execute(conn)?;
+    note_change(conn)?;
     Ok(removed == 1)
 }
 

@@ -3,7 +3,8 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
-use super::schema::grants as t;
+use super::prepared::Prepared;
+use super::schema::{grants as t, sessions, users};
 use super::{AnyConnection, StoreError};
 use crate::protocol::client::ClientId;
 use crate::protocol::grants::Grant;
@@ -38,25 +39,39 @@ pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Grant>, StoreEr
     row.map(Grant::try_from).transpose()
 }
 
+/// Whether it still holds: not revoked, its person not switched off, the sign-in that it came from not ended.
+pub fn is_alive(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
+    let found: Option<String> = t::table
+        .inner_join(users::table)
+        .inner_join(sessions::table.on(sessions::id.eq(t::session_id)))
+        .filter(t::id.eq(id))
+        .filter(t::revoked_at.is_null())
+        .filter(users::disabled.eq(false))
+        .filter(sessions::ended_at.is_null())
+        .select(t::id)
+        .first(conn)
+        .optional()?;
+    Ok(found.is_some())
+}
+
 /// Adds a grant.
 pub fn insert(conn: &mut AnyConnection, grant: &Grant) -> Result<(), StoreError> {
-    diesel::insert_into(t::table)
-        .values((
-            t::id.eq(&grant.id),
-            t::client_id.eq(grant.client_id.as_str()),
-            t::user_id.eq(&grant.subject),
-            t::session_id.eq(&grant.session_id),
-            t::scope.eq(grant.scope.to_string()),
-            t::claims.eq(to_json(&grant.claims)),
-            t::resources.eq(to_json(&grant.resources)),
-            t::auth_time.eq(grant.auth_time.seconds()),
-            t::acr.eq(&grant.acr),
-            t::amr.eq(to_json(&grant.amr)),
-            t::offline.eq(grant.offline),
-            t::created_at.eq(grant.created_at.seconds()),
-            t::revoked_at.eq(None::<i64>),
-        ))
-        .execute(conn)?;
+    Prepared(diesel::insert_into(t::table).values((
+        t::id.eq(&grant.id),
+        t::client_id.eq(grant.client_id.as_str()),
+        t::user_id.eq(&grant.subject),
+        t::session_id.eq(&grant.session_id),
+        t::scope.eq(grant.scope.to_string()),
+        t::claims.eq(to_json(&grant.claims)),
+        t::resources.eq(to_json(&grant.resources)),
+        t::auth_time.eq(grant.auth_time.seconds()),
+        t::acr.eq(&grant.acr),
+        t::amr.eq(to_json(&grant.amr)),
+        t::offline.eq(grant.offline),
+        t::created_at.eq(grant.created_at.seconds()),
+        t::revoked_at.eq(None::<i64>),
+    )))
+    .execute(conn)?;
     Ok(())
 }
 

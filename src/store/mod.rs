@@ -25,6 +25,7 @@ mod files;
 mod job;
 mod migrations;
 mod pool;
+mod prepared;
 mod queue;
 mod schema;
 mod workers;

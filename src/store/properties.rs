@@ -1,6 +1,8 @@
 //! Facts about the database itself, such as which mode it was served in.
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Text;
 
 use super::schema::properties as t;
 use super::{AnyConnection, StoreError, on_each};
@@ -12,6 +14,18 @@ pub fn find(conn: &mut AnyConnection, name: &str) -> Result<Option<String>, Stor
         .select(t::value)
         .first(conn)
         .optional()?)
+}
+
+/// Counts a value up. Whoever else does so waits, so that no two changes look like one.
+pub fn increment(conn: &mut AnyConnection, name: &str) -> Result<(), StoreError> {
+    let next = sql::<Text>("CAST(CAST(properties.value AS BIGINT) + 1 AS TEXT)");
+    on_each!(conn, c => diesel::insert_into(t::table)
+        .values((t::name.eq(name), t::value.eq("1")))
+        .on_conflict(t::name)
+        .do_update()
+        .set(t::value.eq(next))
+        .execute(c))?;
+    Ok(())
 }
 
 /// Sets a value unless there is one, and answers the one that holds.

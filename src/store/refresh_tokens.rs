@@ -1,8 +1,10 @@
 //! Refresh tokens: hashes only, spent ones included, for as long as their family lives.
 
+use diesel::dsl::exists;
 use diesel::prelude::*;
 
 use super::columns::to_time;
+use super::prepared::Prepared;
 use super::schema::{grants, refresh_tokens as t};
 use super::{AnyConnection, StoreError};
 use crate::protocol::client::ClientId;
@@ -64,38 +66,44 @@ pub fn find(
 
 /// Adds a token.
 pub fn insert(conn: &mut AnyConnection, token: &NewRefreshToken) -> Result<(), StoreError> {
-    diesel::insert_into(t::table)
-        .values((
-            t::token_hash.eq(token.hash.as_bytes().as_slice()),
-            t::grant_id.eq(&token.grant_id),
-            t::issued_at.eq(token.issued_at.seconds()),
-            t::expires_at.eq(token.expires_at.seconds()),
-            t::redeemed_at.eq(None::<i64>),
-            t::redeemed_from.eq(None::<Vec<u8>>),
-            t::retried_elsewhere.eq(false),
-            t::elsewhere_before.eq(token.elsewhere_before),
-        ))
-        .execute(conn)?;
+    Prepared(diesel::insert_into(t::table).values((
+        t::token_hash.eq(token.hash.as_bytes().as_slice()),
+        t::grant_id.eq(&token.grant_id),
+        t::issued_at.eq(token.issued_at.seconds()),
+        t::expires_at.eq(token.expires_at.seconds()),
+        t::redeemed_at.eq(None::<i64>),
+        t::redeemed_from.eq(None::<Vec<u8>>),
+        t::retried_elsewhere.eq(false),
+        t::elsewhere_before.eq(token.elsewhere_before),
+    )))
+    .execute(conn)?;
     Ok(())
 }
 
-/// Spends the token. Of any number that try, one is told yes.
+/// Spends the token of a family that has not ended. Of any number that try, one is told yes.
 pub fn redeem(
     conn: &mut AnyConnection,
     token: &TokenHash,
     from: Option<&[u8; 32]>,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let redeemed = diesel::update(
-        t::table
-            .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-            .filter(t::redeemed_at.is_null())
-            .filter(t::expires_at.gt(now.seconds())),
+    let redeemed = Prepared(
+        diesel::update(
+            t::table
+                .filter(t::token_hash.eq(token.as_bytes().as_slice()))
+                .filter(t::redeemed_at.is_null())
+                .filter(t::expires_at.gt(now.seconds()))
+                .filter(exists(
+                    grants::table
+                        .filter(grants::id.eq(t::grant_id))
+                        .filter(grants::revoked_at.is_null()),
+                )),
+        )
+        .set((
+            t::redeemed_at.eq(now.seconds()),
+            t::redeemed_from.eq(from.map(<[u8; 32]>::as_slice)),
+        )),
     )
-    .set((
-        t::redeemed_at.eq(now.seconds()),
-        t::redeemed_from.eq(from.map(<[u8; 32]>::as_slice)),
-    ))
     .execute(conn)?;
     Ok(redeemed == 1)
 }

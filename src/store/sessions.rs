@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
-use super::schema::sessions as t;
+use super::schema::{sessions as t, users};
 use super::{AnyConnection, StoreError};
 use crate::identity::session::Session;
 use crate::protocol::seal::TokenHash;
@@ -42,11 +42,13 @@ pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Session>, Store
     row.map(Session::try_from).transpose()
 }
 
-/// Whether it was not ended; its times are not judged.
+/// Whether it was not ended and its person not switched off; its times are not judged.
 pub fn is_open(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
     let found: Option<String> = t::table
+        .inner_join(users::table)
         .filter(t::id.eq(id))
         .filter(t::ended_at.is_null())
+        .filter(users::disabled.eq(false))
         .select(t::id)
         .first(conn)
         .optional()?;

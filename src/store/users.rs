@@ -8,8 +8,9 @@ use super::{AnyConnection, StoreError, grants, sessions};
 use crate::identity::user::User;
 use crate::protocol::time::Timestamp;
 
-#[derive(Queryable)]
-struct Row {
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = t)]
+pub(super) struct Row {
     id: String,
     email: String,
     email_key: String,

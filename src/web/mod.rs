@@ -7,7 +7,7 @@ mod extract;
 mod health;
 mod home;
 mod login;
-mod oidc;
+pub(crate) mod oidc;
 mod pages;
 pub(crate) mod request_log;
 pub mod routes;

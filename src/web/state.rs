@@ -1,8 +1,9 @@
 //! What handlers share.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
+use crate::client_cache::ClientCache;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hashing::HashingQueue;
@@ -14,16 +15,20 @@ use crate::protocol::jose::SigningAlgorithm;
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::seed::DevApp;
 use crate::store::Store;
+use crate::web::oidc::discovery::Discovery;
 
 /// Everything a handler may need, made once at startup.
 pub(crate) struct AppState {
     pub(crate) config: Config,
     pub(crate) store: Store,
+    pub(crate) clients: ClientCache,
     pub(crate) clock: Clock,
     pub(crate) root: RootKey,
     pub(crate) tickets: SealingKey,
     pub(crate) cookies: SealingKey,
     pub(crate) keys: KeyRing,
+    /// The discovery document, once somebody has asked for it.
+    pub(crate) discovery: OnceLock<Discovery>,
     pub(crate) hashing: HashingQueue,
     pub(crate) hash_settings: HashSettings,
     /// What the built-in test app knows, in development mode.

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use latchkey::client_cache::ClientCache;
 use latchkey::clock::Clock;
 use latchkey::config::{Config, Sources};
 use latchkey::hashing::HashingQueue;
@@ -42,6 +43,7 @@ pub struct Op {
     /// The server's own door to its hashing threads, so that a test can stand in it.
     pub hashing: HashingQueue,
     pub directory: TempDir,
+    clients: ClientCache,
     server: Server,
 }
 
@@ -107,7 +109,7 @@ impl Op {
     }
 
     fn serve(config: Config, clock: Clock, directory: TempDir) -> Self {
-        let (server, hashing) =
+        let (server, hashing, clients) =
             Server::start(&config, &clock).unwrap_or_else(|error| panic!("{error}"));
         let store = Store::open(&config.database.url, Options::default()).unwrap();
         let issuer = config.issuer.as_str().to_owned();
@@ -118,6 +120,7 @@ impl Op {
             store,
             hashing,
             directory,
+            clients,
             server,
         }
     }
@@ -126,8 +129,10 @@ impl Op {
     pub fn restart(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
         self.server.stop();
+        // What is left of the old server holds its file's lock.
+        self.clients = ClientCache::new(self.store.clone());
         // The last thread of the old server may still hold the file's lock for a moment; a process would have ended.
-        (self.server, self.hashing) = eventually("the server starts again", || {
+        (self.server, self.hashing, self.clients) = eventually("the server starts again", || {
             Server::start(&self.config, &self.clock).ok()
         });
     }
@@ -145,8 +150,20 @@ impl Op {
     pub fn seed(&self, seed: Value) -> Summary {
         let seed = Seed::parse(&seed.to_string(), Format::Json, &self.config)
             .unwrap_or_else(|error| panic!("{error}"));
-        seed.apply(&self.store, &self.config, self.clock.now())
-            .unwrap()
+        let summary = seed
+            .apply(&self.store, &self.config, self.clock.now())
+            .unwrap();
+        self.look_at_clients();
+        summary
+    }
+
+    /// Lets the server see at once what a test changed about clients, which it would by itself within a second.
+    pub fn look_at_clients(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(self.clients.refresh()).unwrap();
     }
 
     /// Makes a client from its metadata; what matters to no test has a value already.
@@ -165,28 +182,27 @@ impl Op {
 }
 
 impl Server {
-    fn start(config: &Config, clock: &Clock) -> Result<(Self, HashingQueue), String> {
+    fn start(config: &Config, clock: &Clock) -> Result<(Self, HashingQueue, ClientCache), String> {
         let (sender, receiver) = mpsc::channel();
         let (config, clock) = (config.clone(), clock.clone());
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
                 match startup::start(config, clock).await {
                     Ok(running) => {
-                        sender
-                            .send(Ok((running.stopper(), running.hashing())))
-                            .unwrap();
+                        let doors = (running.stopper(), running.hashing(), running.clients());
+                        sender.send(Ok(doors)).unwrap();
                         running.run().await.unwrap();
                     }
                     Err(error) => sender.send(Err(error.to_string())).unwrap(),
                 }
             });
         });
-        let (stopper, hashing) = receiver.recv().expect("the thread answers")?;
+        let (stopper, hashing, clients) = receiver.recv().expect("the thread answers")?;
         let server = Self {
             stopper,
             thread: Some(thread),
         };
-        Ok((server, hashing))
+        Ok((server, hashing, clients))
     }
 
     fn stop(&mut self) {

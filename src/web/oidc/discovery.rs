@@ -1,7 +1,9 @@
 //! The discovery document, under both specifications' names. OpenID Connect Discovery §4; RFC 8414 §3.
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::web;
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
 
 use super::cors;
 use crate::protocol::discovery::{Endpoints, document};
@@ -15,38 +17,45 @@ const CACHE: &str = "public, max-age=1800";
 
 /// What this server offers.
 pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
-    let endpoints = Endpoints {
-        authorization: state.url(routes::AUTHORIZE),
-        token: state.url(routes::TOKEN),
-        userinfo: state.url(routes::USERINFO),
-        introspection: state.url(routes::INTROSPECT),
-        revocation: state.url(routes::REVOKE),
-        jwks: state.url(routes::JWKS),
-    };
-    let languages: Vec<_> = Language::ALL
-        .iter()
-        .map(|language| language.code())
-        .collect();
-    let body = document(
-        state.issuer(),
-        &endpoints,
-        &state.config.keys.algorithms,
-        &languages,
-    )
-    .to_string();
-    let etag = TokenHash::of(&body)
-        .as_bytes()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
-    public_document(&request, body, &etag, CACHE)
+    let Discovery { body, etag } = state.discovery.get_or_init(|| Discovery::new(&state));
+    public_document(&request, body.clone(), etag, CACHE)
+}
+
+/// The document, which stays the same for as long as the process runs.
+pub(crate) struct Discovery {
+    body: Bytes,
+    etag: String,
+}
+
+impl Discovery {
+    fn new(state: &AppState) -> Self {
+        let endpoints = Endpoints {
+            authorization: state.url(routes::AUTHORIZE),
+            token: state.url(routes::TOKEN),
+            userinfo: state.url(routes::USERINFO),
+            introspection: state.url(routes::INTROSPECT),
+            revocation: state.url(routes::REVOKE),
+            jwks: state.url(routes::JWKS),
+        };
+        let languages: Vec<_> = Language::ALL
+            .iter()
+            .map(|language| language.code())
+            .collect();
+        let algorithms = &state.config.keys.algorithms;
+        let body = document(state.issuer(), &endpoints, algorithms, &languages).to_string();
+        let hash = TokenHash::of(&body);
+        let etag = hash.as_bytes().iter().take(8);
+        Self {
+            etag: etag.map(|byte| format!("{byte:02x}")).collect(),
+            body: Bytes::from(body),
+        }
+    }
 }
 
 /// A JSON document that anyone may read and keep, or the word that the kept one is still good.
 pub(in crate::web) fn public_document(
     request: &HttpRequest,
-    body: String,
+    body: Bytes,
     etag: &str,
     cache: &'static str,
 ) -> HttpResponse {
@@ -69,7 +78,7 @@ pub(in crate::web) fn public_document(
         .insert_header((header::CACHE_CONTROL, cache))
         .insert_header((header::ETAG, etag))
         .content_type("application/json")
-        .body(if is_known { String::new() } else { body });
+        .body(if is_known { Bytes::new() } else { body });
     cors::allow_everyone(&mut response);
     response
 }

@@ -1,5 +1,7 @@
 //! Introspection: is this token good? RFC 7662. The answer comes from the database, so that what was ended is refused at once.
 
+use std::sync::Arc;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::Value;
@@ -10,7 +12,6 @@ use crate::protocol::client::Client;
 use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
 use crate::protocol::introspection;
 use crate::protocol::parameters::Parameters;
-use crate::store::clients;
 use crate::web::error::{self, Fault};
 use crate::web::extract::client;
 use crate::web::state::AppState;
@@ -31,7 +32,7 @@ pub(in crate::web) async fn post(
 async fn tell(
     state: &AppState,
     parameters: &Parameters,
-    asker: &Client,
+    asker: &Arc<Client>,
 ) -> Result<Result<Value, OAuthError>, Fault> {
     // Anybody can name a public client, and could then ask about tokens that were found somewhere (§4).
     if asker.is_public() {
@@ -52,7 +53,7 @@ async fn tell(
 /// The members of a live token that concerns the asker.
 async fn describe(
     state: &AppState,
-    asker: &Client,
+    asker: &Arc<Client>,
     found: IssuedToken,
 ) -> Result<Option<Value>, Fault> {
     let now = state.clock.now();
@@ -87,11 +88,6 @@ async fn describe(
         }
     };
     // The tokens of a client that was switched off are worth nothing.
-    let is_there = issued_to == asker.client_id
-        || state
-            .store
-            .read(move |conn| clients::find(conn, &issued_to))
-            .await?
-            .is_some();
+    let is_there = issued_to == asker.client_id || state.clients.find(&issued_to).await?.is_some();
     Ok(is_there.then_some(answer))
 }

@@ -24,7 +24,7 @@ pub(super) async fn find(state: &AppState, token: &str) -> Result<Option<IssuedT
     let found = state
         .store
         .read(move |conn| {
-            if let Some((token, grant)) = access_tokens::find(conn, &hash)? {
+            if let Some((token, grant, _)) = access_tokens::find(conn, &hash)? {
                 return Ok(Some(IssuedToken::Access(token, Box::new(grant))));
             }
             if let Some((token, revoked)) = client_tokens::find(conn, &hash)? {

@@ -11,5 +11,5 @@ const CACHE: &str = "public, max-age=600";
 /// Next, current and retired keys, without any private part.
 pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
     let keys = state.keys.load();
-    public_document(&request, keys.jwks().to_owned(), keys.jwks_etag(), CACHE)
+    public_document(&request, keys.jwks(), keys.jwks_etag(), CACHE)
 }

@@ -2,7 +2,7 @@
 
 pub(super) mod authorization;
 pub(super) mod cors;
-pub(super) mod discovery;
+pub(crate) mod discovery;
 pub(super) mod introspection;
 mod issued_token;
 pub(super) mod jwks;

@@ -1,5 +1,7 @@
 //! UserInfo. OpenID Connect Core §5.3; RFC 6750.
 
+use std::sync::Arc;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
@@ -11,7 +13,7 @@ use crate::protocol::claims;
 use crate::protocol::client::Client;
 use crate::protocol::error::{ErrorCode, OAuthError, invalid_request};
 use crate::protocol::seal::TokenHash;
-use crate::store::{access_tokens, clients, users};
+use crate::store::access_tokens;
 use crate::web::error::{self, Fault};
 use crate::web::extract::form;
 use crate::web::request_log::{LoggedClient, LoggedUser};
@@ -116,49 +118,40 @@ async fn answer(
     match tell(request, state, token).await {
         Ok((client, Ok(response))) => {
             let mut response = response;
-            cors::allow_client(request, &mut response, client.as_ref());
+            cors::allow_client(request, &mut response, client.as_deref());
             response
         }
-        Ok((client, Err(refusal))) => refuse(request, &refusal, client.as_ref()),
+        Ok((client, Err(refusal))) => refuse(request, &refusal, client.as_deref()),
         Err(fault) => error::fault_json(&fault),
     }
 }
 
-type Told = (Option<Client>, Result<HttpResponse, OAuthError>);
+type Told = (Option<Arc<Client>>, Result<HttpResponse, OAuthError>);
 
 async fn tell(request: &HttpRequest, state: &AppState, token: TokenHash) -> Result<Told, Fault> {
     let now = state.clock.now();
     let found = state
         .store
-        .read(move |conn| {
-            let Some((token, grant)) = access_tokens::find(conn, &token)? else {
-                return Ok(None);
-            };
-            let client = clients::find(conn, &grant.client_id)?;
-            let user = users::find(conn, &grant.subject)?;
-            Ok(Some((token, grant, client, user)))
-        })
+        .read(move |conn| access_tokens::find(conn, &token))
         .await?;
-    let (token, rest) = match found {
-        Some((token, grant, Some(client), Some(user))) => {
-            let scope = token.scope.clone();
-            (Some(token), Some((grant, scope, client, user)))
-        }
-        // A client that was switched off has no tokens any more.
-        _ => (None, None),
+    let known = match &found {
+        Some((_, grant, _)) => state.clients.find(&grant.client_id).await?,
+        None => None,
     };
-    let client = rest.as_ref().map(|(_, _, client, _)| client.clone());
-    if let Err(refusal) = access_token::check_for_userinfo(token.as_ref(), now) {
+    let client = known.map(|known| known.client.clone());
+    // A client that was switched off has no tokens any more.
+    let token = found.as_ref().filter(|_| client.is_some());
+    if let Err(refusal) = access_token::check_for_userinfo(token.map(|(token, ..)| token), now) {
         return Ok((client, Err(refusal)));
     }
-    let Some((grant, scope, client, user)) = rest else {
-        unreachable!("a token that passed the check was found with its grant")
+    let (Some((token, grant, user)), Some(client)) = (found, client) else {
+        unreachable!("a token that passed the check was found with its grant and its client")
     };
     request
         .extensions_mut()
         .insert(LoggedClient(client.client_id.as_str().to_owned()));
     request.extensions_mut().insert(LoggedUser(user.id.clone()));
-    let mut answer = claims::select(&user.all_claims(), &scope, &grant.claims.userinfo);
+    let mut answer = claims::select(&user.all_claims(), &token.scope, &grant.claims.userinfo);
     answer.insert("sub".to_owned(), json!(user.id));
     let response = HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))

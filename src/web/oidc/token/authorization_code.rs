@@ -17,9 +17,7 @@ use crate::protocol::{resource, scope};
 use crate::random;
 use crate::store::access_tokens::{self, NewAccessToken};
 use crate::store::refresh_tokens::{self, NewRefreshToken};
-use crate::store::{
-    AnyConnection, StoreError, authorization_codes, clients, grants, sessions, users,
-};
+use crate::store::{AnyConnection, StoreError, authorization_codes, grants, users};
 use crate::web::error::Fault;
 use crate::web::state::AppState;
 
@@ -72,10 +70,10 @@ pub(super) async fn exchange(
         access_token: signed.record.clone(),
         refresh_token: refresh_token.as_ref().map(|(_, row)| row.clone()),
     });
-    let (hash, client_id) = (request.code, client.client_id.clone());
+    let (hash, grant_id, client_id) = (request.code, code.grant_id, client.client_id.clone());
     let redeemed = state
         .store
-        .write(move |tx| redeem(tx, &hash, &client_id, record.as_ref(), now))
+        .write(move |tx| redeem(tx, &hash, &grant_id, &client_id, record.as_ref(), now))
         .await?;
     Ok(match (redeemed, signed) {
         (Ok(()), Some((signed, refresh_token))) => {
@@ -142,18 +140,17 @@ fn load(conn: &mut AnyConnection, hash: &TokenHash) -> Result<Option<Loaded>, St
 fn redeem(
     tx: &mut AnyConnection,
     hash: &TokenHash,
+    grant_id: &str,
     client: &ClientId,
     record: Option<&Record>,
     now: Timestamp,
 ) -> Result<Result<(), OAuthError>, StoreError> {
-    let Some(code) = authorization_codes::find(tx, hash)? else {
-        return Ok(Err(invalid_grant("the code is unknown")));
-    };
     if !authorization_codes::claim(tx, hash, now)? {
-        // Read again: between the look above and the claim, another exchange may have been quicker.
-        let is_spent =
-            authorization_codes::find(tx, hash)?.is_some_and(|code| code.consumed_at.is_some());
-        if !is_spent {
+        // Read after the claim: before it, another exchange may have been quicker.
+        let Some(code) = authorization_codes::find(tx, hash)? else {
+            return Ok(Err(invalid_grant("the code is unknown")));
+        };
+        if code.consumed_at.is_none() {
             return Ok(Err(invalid_grant("the code has expired")));
         }
         // Whoever comes second has the verifier and the client's secret too: a replay (RFC 6749 §4.1.2).
@@ -163,21 +160,13 @@ fn redeem(
         return Ok(Err(invalid_grant("the code was already used")));
     }
     // Everything that the sign-in checked, once more: it may have changed in the seconds between.
-    let grant = grants::find(tx, &code.grant_id)?;
-    let alive = match &grant {
-        Some(grant) => {
-            users::find(tx, &grant.subject)?.is_some_and(|user| !user.disabled)
-                && sessions::is_open(tx, &grant.session_id)?
-                && clients::find(tx, client)?.is_some()
-        }
-        None => false,
-    };
+    let alive = grants::is_alive(tx, grant_id)?;
     let Some(record) = record.filter(|_| alive) else {
         return Ok(Err(invalid_grant(
             "what the person allowed has been withdrawn",
         )));
     };
-    access_tokens::insert(tx, &record.access_token, &code.grant_id)?;
+    access_tokens::insert(tx, &record.access_token, grant_id)?;
     if let Some(refresh_token) = &record.refresh_token {
         refresh_tokens::insert(tx, refresh_token)?;
     }

@@ -7,6 +7,8 @@ mod refresh_token;
 
 pub(super) use self::refresh_token::live_family;
 
+use std::sync::Arc;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
@@ -39,7 +41,7 @@ async fn dispatch(
     request: &HttpRequest,
     state: &AppState,
     parameters: &Parameters,
-    client: &Client,
+    client: &Arc<Client>,
 ) -> Result<Result<Tokens, OAuthError>, Fault> {
     let grant_type = match grant_type(parameters, client) {
         Ok(grant_type) => grant_type,

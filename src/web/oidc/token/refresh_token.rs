@@ -1,5 +1,7 @@
 //! A refresh token for fresh tokens. RFC 6749 §6; OpenID Connect Core §12.
 
+use std::sync::Arc;
+
 use actix_web::HttpRequest;
 use actix_web::http::header;
 use serde_json::json;
@@ -8,7 +10,7 @@ use super::Tokens;
 use super::issue::{self, Order, Signed};
 use crate::identity::session::Lifetimes;
 use crate::identity::user::User;
-use crate::protocol::client::{Client, ClientId};
+use crate::protocol::client::Client;
 use crate::protocol::error::OAuthError;
 use crate::protocol::grants::refresh_token::{self, Limits, Request, Verdict, unknown};
 use crate::protocol::grants::{Grant, GrantType};
@@ -19,7 +21,7 @@ use crate::protocol::seal::{TokenHash, mac};
 use crate::protocol::time::Timestamp;
 use crate::store::access_tokens::{self, NewAccessToken};
 use crate::store::refresh_tokens::{self, NewRefreshToken};
-use crate::store::{AnyConnection, StoreError, clients, consents, grants, sessions, users};
+use crate::store::{AnyConnection, StoreError, consents, grants, sessions, users};
 use crate::web::error::Fault;
 use crate::web::extract::client_ip::{client_ip, neighbourhood};
 use crate::web::state::AppState;
@@ -63,7 +65,7 @@ pub(super) fn origin(state: &AppState, request: &HttpRequest, client: &Client) -
 pub(super) async fn refresh(
     state: &AppState,
     parameters: &Parameters,
-    client: &Client,
+    client: &Arc<Client>,
     from: Option<[u8; 32]>,
 ) -> Result<Result<Tokens, OAuthError>, Fault> {
     let now = state.clock.now();
@@ -89,14 +91,22 @@ pub(super) async fn refresh(
     };
     // Whatever comes out of this, the transaction below still has to find out whether it is a replay.
     let signed = match &live {
-        Some((grant, user)) => sign(state, &request, client, grant, user, now)?,
+        Some(live) => sign(state, &request, client, &live.grant, &live.user, now)?,
         None => Err(unknown()),
     };
     let record = signed.as_ref().ok().map(|signed| signed.record.clone());
+    let unspent = live.filter(|live| live.unspent).map(|live| live.grant);
     let lifetimes = state.session_lifetimes();
     let redeemed = state
         .store
-        .write(move |tx| attempt.redeem(tx, record.as_ref(), &lifetimes))
+        .write(move |tx| {
+            if let (Some(grant), Some(record)) = (&unspent, &record)
+                && attempt.rotate(tx, grant, record)?
+            {
+                return Ok(Ok(()));
+            }
+            attempt.judge(tx, record.as_ref(), &lifetimes)
+        })
         .await?;
     Ok(match (redeemed, signed) {
         (Ok(()), Ok(signed)) => {
@@ -139,7 +149,7 @@ fn sign(
 
 /// What a client's family lives by.
 struct Family<'a> {
-    client: &'a ClientId,
+    client: &'a Client,
     limits: &'a Limits,
     lifetimes: &'a Lifetimes,
 }
@@ -154,20 +164,18 @@ impl Family<'_> {
     ) -> Result<Option<(Grant, User)>, StoreError> {
         // The family's end holds for a repeated answer too.
         let Some(grant) = grants::find(conn, grant_id)?.filter(|grant| {
-            grant.client_id == *self.client && now < grant.created_at.plus(self.limits.absolute)
+            grant.client_id == self.client.client_id
+                && now < grant.created_at.plus(self.limits.absolute)
         }) else {
             return Ok(None);
         };
         let Some(user) = users::find(conn, &grant.subject)?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
-        let client = clients::find(conn, &grant.client_id)?;
         let consent = consents::find(conn, &grant.subject, &grant.client_id)?;
         let granted = Consent::needed(&grant.scope, &grant.claims);
-        let is_allowed = client.is_some_and(|client| {
-            client.may_use(GrantType::RefreshToken)
-                && still_allowed(&client, &granted, consent.as_ref())
-        });
+        let is_allowed = self.client.may_use(GrantType::RefreshToken)
+            && still_allowed(self.client, &granted, consent.as_ref());
         let session_holds = grant.offline
             || sessions::find(conn, &grant.session_id)?
                 .is_some_and(|session| session.is_alive(self.lifetimes, now));
@@ -178,12 +186,12 @@ impl Family<'_> {
 /// The grant of a family that this client could refresh now.
 pub(in crate::web::oidc) async fn live_family(
     state: &AppState,
-    client: &Client,
+    client: &Arc<Client>,
     grant_id: &str,
 ) -> Result<Option<Grant>, Fault> {
     let (now, lifetimes) = (state.clock.now(), state.session_lifetimes());
     let limits = refresh_limits(state, client);
-    let (client, grant_id) = (client.client_id.clone(), grant_id.to_owned());
+    let (client, grant_id) = (client.clone(), grant_id.to_owned());
     let found = state
         .store
         .read(move |conn| {
@@ -203,7 +211,7 @@ pub(in crate::web::oidc) async fn live_family(
 struct Attempt {
     token: TokenHash,
     successor: TokenHash,
-    client: Client,
+    client: Arc<Client>,
     limits: Limits,
     from: Option<[u8; 32]>,
     now: Timestamp,
@@ -215,20 +223,49 @@ impl Attempt {
         &self,
         conn: &mut AnyConnection,
         lifetimes: &Lifetimes,
-    ) -> Result<Option<(Grant, User)>, StoreError> {
+    ) -> Result<Option<Live>, StoreError> {
         let Some(token) = refresh_tokens::find(conn, &self.token, &self.successor)? else {
             return Ok(None);
         };
         let family = Family {
-            client: &self.client.client_id,
+            client: &self.client,
             limits: &self.limits,
             lifetimes,
         };
-        family.find_live(conn, &token.grant_id, self.now)
+        let unspent = token.redemption.is_none();
+        let live = family.find_live(conn, &token.grant_id, self.now)?;
+        Ok(live.map(|(grant, user)| Live {
+            grant,
+            user,
+            unspent,
+        }))
     }
 
-    /// Outer error: a fault, rolled back. Inner error: a refusal, committed, and with it what a replay revokes.
-    fn redeem(
+    /// The first use of a token: spends it and writes down what follows, in as few statements as can be. No means that it
+    /// was no first use after all. What else may have changed since it was looked up ends the new tokens too.
+    fn rotate(
+        &self,
+        tx: &mut AnyConnection,
+        grant: &Grant,
+        record: &NewAccessToken,
+    ) -> Result<bool, StoreError> {
+        if !refresh_tokens::redeem(tx, &self.token, self.from.as_ref(), self.now)? {
+            return Ok(false);
+        }
+        let next = NewRefreshToken {
+            hash: self.successor,
+            grant_id: grant.id.clone(),
+            issued_at: self.now,
+            expires_at: self.limits.expiry(grant.created_at, self.now),
+            elsewhere_before: 0,
+        };
+        refresh_tokens::insert(tx, &next)?;
+        access_tokens::insert(tx, record, &grant.id)?;
+        Ok(true)
+    }
+
+    /// Any other use. Outer error: a fault, rolled back. Inner error: a refusal, committed, and with it what a replay revokes.
+    fn judge(
         &self,
         tx: &mut AnyConnection,
         record: Option<&NewAccessToken>,
@@ -237,70 +274,35 @@ impl Attempt {
         let Some(token) = refresh_tokens::find(tx, &self.token, &self.successor)? else {
             return Ok(Err(unknown()));
         };
-        let mut verdict = refresh_token::judge(
-            &token,
-            &self.client,
-            &self.limits,
-            self.from.as_ref(),
-            self.now,
-        );
-        let live = self.load(tx, lifetimes)?;
-        let may_go_on = live.is_some() && record.is_some();
-        if verdict == Verdict::Rotate
-            && may_go_on
-            && !refresh_tokens::redeem(tx, &self.token, self.from.as_ref(), self.now)?
-        {
-            // Another request was quicker: this one is the second use, whatever that means.
-            let token = refresh_tokens::find(tx, &self.token, &self.successor)?;
-            verdict = token.map_or_else(
-                || Verdict::Refuse(unknown()),
-                |token| {
-                    refresh_token::judge(
-                        &token,
-                        &self.client,
-                        &self.limits,
-                        self.from.as_ref(),
-                        self.now,
-                    )
-                },
-            );
-            if verdict == Verdict::Rotate {
-                return Ok(Err(unknown()));
+        let from = self.from.as_ref();
+        match refresh_token::judge(&token, &self.client, &self.limits, from, self.now) {
+            Verdict::Refuse(refusal) => Ok(Err(refusal)),
+            // It is whole, but what it stands for has ended, or the request itself was refused.
+            Verdict::Rotate => Ok(Err(unknown())),
+            Verdict::Replayed => {
+                if grants::revoke(tx, &token.grant_id, self.now)? {
+                    tracing::warn!(client.id = %self.client.client_id, grant.id = %token.grant_id, "refresh token replayed");
+                }
+                Ok(Err(unknown()))
             }
-        }
-        if verdict == Verdict::Replayed {
-            if grants::revoke(tx, &token.grant_id, self.now)? {
-                tracing::warn!(client.id = %self.client.client_id, grant.id = %token.grant_id, "refresh token replayed");
-            }
-            return Ok(Err(unknown()));
-        }
-        let (Some((grant, _)), Some(record)) = (live, record) else {
-            return Ok(Err(unknown()));
-        };
-        match verdict {
-            Verdict::Refuse(refusal) => return Ok(Err(refusal)),
-            Verdict::Rotate => {
-                let next = NewRefreshToken {
-                    hash: self.successor,
-                    grant_id: grant.id.clone(),
-                    issued_at: self.now,
-                    expires_at: self.limits.expiry(grant.created_at, self.now),
-                    elsewhere_before: 0,
+            Verdict::Repeat { elsewhere } => {
+                let (Some(live), Some(record)) = (self.load(tx, lifetimes)?, record) else {
+                    return Ok(Err(unknown()));
                 };
-                refresh_tokens::insert(tx, &next)?;
+                if elsewhere {
+                    let before = token.elsewhere_before;
+                    refresh_tokens::note_elsewhere(tx, &self.token, &self.successor, before)?;
+                }
+                access_tokens::insert(tx, record, &live.grant.id)?;
+                Ok(Ok(()))
             }
-            Verdict::Repeat { elsewhere: true } => {
-                refresh_tokens::note_elsewhere(
-                    tx,
-                    &self.token,
-                    &self.successor,
-                    token.elsewhere_before,
-                )?;
-            }
-            Verdict::Repeat { elsewhere: false } => {}
-            Verdict::Replayed => unreachable!("a replay was answered above"),
         }
-        access_tokens::insert(tx, record, &grant.id)?;
-        Ok(Ok(()))
     }
+}
+
+/// A token that can go on, and whether this would be its first use.
+struct Live {
+    grant: Grant,
+    user: User,
+    unspent: bool,
 }
