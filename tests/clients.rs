@@ -209,4 +209,26 @@ on_both_databases! {
         add(&op, "last", &format!("{OTHER}-2"), None).unwrap();
         assert!(!secrets(&op).iter().any(|secret| secret.id == "short"));
     }
+
+    fn a_deleted_client_takes_everything_with_it_that_was_issued_to_it_or_allowed(op) {
+        op.client(json!({ "client_id": "rp", "client_secret": SECRET, "grant_types": ["authorization_code", "refresh_token"],
+                          "session_refresh_tokens": true, "allowed_cors_origins": ["https://rp.example"] }));
+        op.client(json!({ "client_id": "other", "client_secret": SECRET, "skip_consent": true }));
+        let (mut browser, rp_) = (op.browser(), op.rp());
+        let tokens = rp_.exchange(&browser.complete(&rp_.authorize(&[])).code(), &[]);
+        let code = browser.get(&rp_.authorize(&[])).code();
+        let other = rp_.clone().named("other");
+        let kept = other.exchange(&browser.get(&other.authorize(&[])).code(), &[]);
+        assert!(op.store.write_blocking(|tx| clients::delete(tx, &rp())).unwrap());
+        assert_eq!(rp_.userinfo(tokens.access_token()).status, 401);
+        assert_eq!(rp_.userinfo(kept.access_token()).status, 200);
+        assert_eq!(rp_.exchange(&code, &[]).error(), (401, "invalid_client"));
+        assert_eq!(browser.get(&rp_.authorize(&[])).status, 400);
+        // Nothing comes back with a new client of the same name.
+        op.client(json!({ "client_id": "rp", "client_secret": SECRET, "grant_types": ["authorization_code", "refresh_token"] }));
+        assert_eq!(rp_.exchange(&code, &[]).error(), (400, "invalid_grant"));
+        assert_eq!(rp_.refresh(tokens.refresh_token(), &[]).error(), (400, "invalid_grant"));
+        assert_eq!(rp_.userinfo(tokens.access_token()).status, 401);
+        assert!(browser.get(&rp_.authorize(&[])).has("#consent-allow"), "consent is asked for anew");
+    }
 }
