@@ -58,6 +58,7 @@ const CLIENT_FIELDS: &[&str] = &[
     "access_token_format",
     "allowed_cors_origins",
     "allowed_resources",
+    "protected_resources",
     "claims_in_id_token",
     "session_refresh_tokens",
     "refresh_retry_window",

@@ -223,7 +223,7 @@ on_both_databases! {
         let (mut browser, rp) = (op.browser(), op.rp().named("api"));
         let url = format!("{}&resource=https://a.example/&resource=https://b.example/", rp.authorize(&[]));
         let both = rp.exchange(&browser.complete(&url).code(), &[]);
-        assert_eq!(part(both.access_token(), 1)["aud"], json!(["https://a.example/", "https://b.example/"]));
+        assert_eq!(part(both.access_token(), 1)["aud"], json!([op.issuer, "https://a.example/", "https://b.example/"]));
         let one = rp.exchange(&browser.get(&url).code(), &[("resource", "https://b.example/")]);
         assert_eq!(part(one.access_token(), 1)["aud"], "https://b.example/");
         assert_eq!(rp.exchange(&browser.get(&url).code(), &[("resource", "https://c.example/")]).error(), (400, "invalid_target"));

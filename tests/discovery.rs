@@ -164,8 +164,8 @@ on_both_databases! {
 
     fn grant_types_and_client_authentication_are_those_that_are_advertised(op) {
         let (document, rp, mut browser) = (document(&op), op.rp(), op.browser());
-        assert_eq!(list(&document, "grant_types_supported"), ["authorization_code", "refresh_token"]);
-        for grant in ["password", "client_credentials", "implicit", "urn:ietf:params:oauth:grant-type:token-exchange",
+        assert_eq!(list(&document, "grant_types_supported"), ["authorization_code", "refresh_token", "client_credentials"]);
+        for grant in ["password", "implicit", "urn:ietf:params:oauth:grant-type:token-exchange",
                       "urn:ietf:params:oauth:grant-type:jwt-bearer", "Authorization_Code"] {
             assert_eq!(rp.exchange("x", &[("grant_type", grant)]).error(), (400, "unsupported_grant_type"), "{grant}");
         }
@@ -207,8 +207,7 @@ on_both_databases! {
         assert_eq!(browser.get(&rp.authorize(&by_reference)).callback()["error"], "request_uri_not_supported");
         assert_eq!(list(&document, "code_challenge_methods_supported"), ["S256"]);
         assert_eq!(list(&document, "subject_types_supported"), ["public"]);
-        for name in ["registration_endpoint", "revocation_endpoint", "introspection_endpoint", "end_session_endpoint",
-                     "device_authorization_endpoint", "pushed_authorization_request_endpoint"] {
+        for name in ["registration_endpoint", "end_session_endpoint", "device_authorization_endpoint", "pushed_authorization_request_endpoint"] {
             assert_eq!(document.get(name), None, "{name}: not there yet");
         }
     }

@@ -16,11 +16,13 @@ use latchkey::protocol::grants::Grant;
 use latchkey::protocol::grants::authorization_code::IssuedCode;
 use latchkey::protocol::interaction::Consent;
 use latchkey::protocol::jose::SigningAlgorithm;
+use latchkey::protocol::resource::Audience;
 use latchkey::protocol::scope::Scope;
 use latchkey::protocol::seal::{RootKey, TokenHash};
 use latchkey::protocol::time::Timestamp;
 use latchkey::random;
 use latchkey::seed::{Seed, SeedError, UserEntry};
+use latchkey::store::access_tokens::NewAccessToken;
 use latchkey::store::refresh_tokens::NewRefreshToken;
 use latchkey::store::signing_keys::{self, KeyState, StoredKey};
 use latchkey::store::{
@@ -196,7 +198,9 @@ on_both_databases! {
         let token = TokenHash::of("an access token");
         {
             let grant_id = grant_id.clone();
-            op.store.write_blocking(move |tx| access_tokens::insert(tx, &token, &grant_id, &Scope::default(), now.plus(Duration::from_secs(9)))).unwrap();
+            let (scope, audience) = (Scope::default(), Audience { issuer: true, resources: Vec::new() });
+            let new = NewAccessToken { hash: token, scope, audience, issued_at: now, expires_at: now.plus(Duration::from_secs(9)) };
+            op.store.write_blocking(move |tx| access_tokens::insert(tx, &new, &grant_id)).unwrap();
         }
         let found = op.store.read_blocking(move |conn| access_tokens::find(conn, &token)).unwrap().unwrap();
         assert!(!found.0.revoked);

@@ -303,7 +303,7 @@ fn metadata(new: New, id: &str) -> ClientMetadata {
         grant_types: new.refresh_tokens.then(|| {
             ["authorization_code", "refresh_token"]
                 .map(str::to_owned)
-                .into()
+                .to_vec()
         }),
         ..ClientMetadata::default()
     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::client::ClientId;
 use super::error::{ErrorCode, OAuthError, invalid_request};
 use super::grants::Grant;
+use super::resource::Audience;
 use super::scope::Scope;
 use super::time::Timestamp;
 
@@ -16,43 +17,75 @@ pub const TYP: &str = "at+jwt";
 pub struct Input<'a> {
     pub issuer: &'a str,
     pub client_id: &'a ClientId,
-    pub grant: &'a Grant,
+    pub holder: Holder<'a>,
     /// All that was granted, or what a refresh narrowed it to.
     pub scope: &'a Scope,
-    pub audience: &'a [String],
+    pub audience: &'a Audience,
     pub jti: &'a str,
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
 }
 
-/// The claims of RFC 9068 §2.2. Without a resource the audience is this server, whose UserInfo the token opens.
+/// For whom a token speaks.
+#[derive(Clone, Copy, Debug)]
+pub enum Holder<'a> {
+    /// A person, by what they allowed.
+    Person(&'a Grant),
+    /// The client itself (RFC 6749 §4.4).
+    Client,
+}
+
+/// The claims of RFC 9068 §2.2.
 pub fn claims(input: &Input<'_>) -> Value {
-    let audience = match input.audience {
-        [] => json!(input.issuer),
-        [one] => json!(one),
-        several => json!(several),
+    let subject = match input.holder {
+        Holder::Person(grant) => &grant.subject,
+        Holder::Client => input.client_id.as_str(),
     };
-    json!({
+    let mut claims = json!({
         "iss": input.issuer,
-        "sub": input.grant.subject,
-        "aud": audience,
+        "sub": subject,
+        "aud": audience_claim(input.audience, input.issuer),
         "client_id": input.client_id.as_str(),
-        "scope": input.scope,
         "iat": input.issued_at,
         "exp": input.expires_at,
         "jti": input.jti,
-        "auth_time": input.grant.auth_time,
-        "acr": input.grant.acr,
-    })
+    });
+    if let Some(claims) = claims.as_object_mut() {
+        if !input.scope.is_empty() {
+            claims.insert("scope".to_owned(), json!(input.scope));
+        }
+        if let Holder::Person(grant) = input.holder {
+            claims.insert("auth_time".to_owned(), json!(grant.auth_time));
+            claims.insert("acr".to_owned(), json!(grant.acr));
+        }
+    }
+    claims
 }
 
-/// An access token that was issued, as the database remembers it.
+/// One name is text, several are a list (RFC 7519 §4.1.3).
+pub fn audience_claim(audience: &Audience, issuer: &str) -> Value {
+    match audience.names(issuer).as_slice() {
+        [one] => json!(one),
+        several => json!(several),
+    }
+}
+
+/// An access token that was issued for a person, as the database remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedAccessToken {
     pub grant_id: String,
     pub scope: Scope,
+    pub audience: Audience,
+    pub issued_at: Timestamp,
     pub expires_at: Timestamp,
     pub revoked: bool,
+}
+
+impl IssuedAccessToken {
+    /// Whether it is good for anything now.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        !self.revoked && now < self.expires_at
+    }
 }
 
 /// Is this token good for UserInfo?
@@ -68,8 +101,14 @@ pub fn check_for_userinfo(
         )
     };
     let token = token
-        .filter(|token| !token.revoked && now < token.expires_at)
+        .filter(|token| token.is_live(now))
         .ok_or_else(invalid)?;
+    if !token.audience.issuer {
+        return Err(OAuthError::new(
+            ErrorCode::InvalidToken,
+            "the access token is meant for another resource",
+        ));
+    }
     if token.scope.is_openid() {
         Ok(())
     } else {

@@ -7,6 +7,7 @@ use super::acr;
 use super::claims::ClaimsRequest;
 use super::client::{Client, ClientId};
 use super::error::{ErrorCode, OAuthError, invalid_request};
+use super::grants::GrantType;
 use super::parameters::Parameters;
 use super::pkce::CodeChallenge;
 use super::prompt::Prompt;
@@ -180,6 +181,12 @@ fn read(
             ));
         }
         None => return Err(invalid_request("response_type is missing")),
+    }
+    if !client.may_use(GrantType::AuthorizationCode) {
+        return Err(OAuthError::new(
+            ErrorCode::UnauthorizedClient,
+            "this client is not registered for the grant type authorization_code",
+        ));
     }
     ResponseMode::parse(parameters.get("response_mode"))?;
     for name in ["state", "nonce"] {

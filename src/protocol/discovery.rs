@@ -5,8 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use super::client::AuthMethod;
+use super::grants::GrantType;
 use super::jose::SigningAlgorithm;
-use super::{acr, authorization_request, claims, grants, pkce, prompt, response_mode, scope};
+use super::{acr, authorization_request, claims, pkce, prompt, response_mode, scope};
 
 /// The addresses that the router really serves, as absolute URLs under their registered names.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Endpoints {
     pub authorization: String,
     pub token: String,
     pub userinfo: String,
+    pub introspection: String,
+    pub revocation: String,
     pub jwks: String,
 }
 
@@ -37,14 +40,20 @@ pub fn document(
         json!(authorization_request::RESPONSE_TYPES),
     );
     add("response_modes_supported", json!(response_mode::SUPPORTED));
-    add("grant_types_supported", json!(grants::SUPPORTED));
+    add("grant_types_supported", json!(GrantType::ALL));
     add("subject_types_supported", json!(["public"]));
     add("id_token_signing_alg_values_supported", json!(algorithms));
-    let methods: Vec<_> = AuthMethod::ALL
-        .iter()
-        .map(|method| method.as_str())
-        .collect();
+    let methods = || AuthMethod::ALL.iter().map(|method| method.as_str());
+    let with_secret: Vec<_> = methods().filter(|name| *name != "none").collect();
+    let methods: Vec<_> = methods().collect();
     add("token_endpoint_auth_methods_supported", json!(methods));
+    add("introspection_endpoint", json!(endpoints.introspection));
+    add(
+        "introspection_endpoint_auth_methods_supported",
+        json!(with_secret),
+    );
+    add("revocation_endpoint", json!(endpoints.revocation));
+    add("revocation_endpoint_auth_methods_supported", json!(methods));
     add("code_challenge_methods_supported", json!(pkce::METHODS));
     add("claim_types_supported", json!(["normal"]));
     add("claims_supported", json!(claims::supported()));

@@ -9,12 +9,14 @@
 //! | RFC 6749 §4.1.1; Core §3.1.2.1 authorization request | [`authorization_request`] |
 //! | RFC 6749 §4.1.2; RFC 9207; Form Post authorization response | [`authorization_response`], [`response_mode`] |
 //! | RFC 6749 §4.1.3 authorization code | [`grants::authorization_code`] |
+//! | RFC 6749 §4.4 client credentials | [`grants::client_credentials`] |
 //! | RFC 6749 §6; RFC 9700 §4.14 refresh tokens | [`grants::refresh_token`] |
 //! | RFC 6749 §5.2 and Core §3.1.2.6 errors | [`error`] |
 //! | RFC 6750, RFC 9068 access tokens | [`access_token`] |
 //! | RFC 7515, 7517, 7518, 7638 JOSE | [`jose`] |
 //! | RFC 7591 §2 client metadata | [`client`] |
 //! | RFC 7636 PKCE | [`pkce`] |
+//! | RFC 7662 introspection | [`introspection`] |
 //! | RFC 8414; Discovery §3 | [`discovery`] |
 //! | RFC 8707 resource indicators | [`resource`] |
 //! | Core §2 ID token | [`id_token`] |
@@ -34,6 +36,7 @@ pub mod error;
 pub mod grants;
 pub mod id_token;
 pub mod interaction;
+pub mod introspection;
 pub mod jose;
 pub mod parameters;
 pub mod pkce;

@@ -1,41 +1,67 @@
-//! Access tokens that were issued: of either kind only the hash, so that one read tells whether it is good.
+//! Access tokens that were issued for people: hashes only.
 
 use diesel::prelude::*;
 
-use super::columns::to_time;
+use super::columns::{from_json, to_json, to_time};
 use super::grants::Row;
 use super::schema::{access_tokens as t, grants, users};
 use super::{AnyConnection, StoreError};
 use crate::protocol::access_token::IssuedAccessToken;
 use crate::protocol::grants::Grant;
+use crate::protocol::resource::Audience;
 use crate::protocol::scope::Scope;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
+
+/// A token that is about to be issued.
+#[derive(Clone, Debug)]
+pub struct NewAccessToken {
+    pub hash: TokenHash,
+    pub scope: Scope,
+    pub audience: Audience,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = t)]
+struct Columns {
+    scope: String,
+    for_issuer: bool,
+    resources: String,
+    issued_at: i64,
+    expires_at: i64,
+    revoked_at: Option<i64>,
+}
 
 /// The token with its grant. It counts as revoked with its grant, and with its person.
 pub fn find(
     conn: &mut AnyConnection,
     token: &TokenHash,
 ) -> Result<Option<(IssuedAccessToken, Grant)>, StoreError> {
-    let row: Option<(i64, String, Row, Option<i64>, bool)> = t::table
+    let row: Option<(Columns, Row, Option<i64>, bool)> = t::table
         .inner_join(grants::table.inner_join(users::table))
         .filter(t::token_hash.eq(token.as_bytes().as_slice()))
         .select((
-            t::expires_at,
-            t::scope,
+            Columns::as_select(),
             Row::as_select(),
             grants::revoked_at,
             users::disabled,
         ))
         .first(conn)
         .optional()?;
-    row.map(|(expires_at, scope, grant, revoked_at, disabled)| {
+    row.map(|(columns, grant, grant_revoked_at, disabled)| {
         let grant = Grant::try_from(grant)?;
         let token = IssuedAccessToken {
             grant_id: grant.id.clone(),
-            scope: scope.parse().map_err(StoreError::fault)?,
-            expires_at: to_time(expires_at),
-            revoked: revoked_at.is_some() || disabled,
+            scope: columns.scope.parse().map_err(StoreError::fault)?,
+            audience: Audience {
+                issuer: columns.for_issuer,
+                resources: from_json(&columns.resources)?,
+            },
+            issued_at: to_time(columns.issued_at),
+            expires_at: to_time(columns.expires_at),
+            revoked: columns.revoked_at.is_some() || grant_revoked_at.is_some() || disabled,
         };
         Ok((token, grant))
     })
@@ -45,18 +71,32 @@ pub fn find(
 /// Adds a token.
 pub fn insert(
     conn: &mut AnyConnection,
-    hash: &TokenHash,
+    token: &NewAccessToken,
     grant_id: &str,
-    scope: &Scope,
-    expires_at: Timestamp,
 ) -> Result<(), StoreError> {
     diesel::insert_into(t::table)
         .values((
-            t::token_hash.eq(hash.as_bytes().as_slice()),
+            t::token_hash.eq(token.hash.as_bytes().as_slice()),
             t::grant_id.eq(grant_id),
-            t::scope.eq(scope.to_string()),
-            t::expires_at.eq(expires_at.seconds()),
+            t::scope.eq(token.scope.to_string()),
+            t::for_issuer.eq(token.audience.issuer),
+            t::resources.eq(to_json(&token.audience.resources)),
+            t::issued_at.eq(token.issued_at.seconds()),
+            t::expires_at.eq(token.expires_at.seconds()),
         ))
         .execute(conn)?;
     Ok(())
+}
+
+/// Ends this one token; its family goes on.
+pub fn revoke(
+    conn: &mut AnyConnection,
+    token: &TokenHash,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let of_token = t::table.filter(t::token_hash.eq(token.as_bytes().as_slice()));
+    let changed = diesel::update(of_token.filter(t::revoked_at.is_null()))
+        .set(t::revoked_at.eq(now.seconds()))
+        .execute(conn)?;
+    Ok(changed == 1)
 }

@@ -128,6 +128,22 @@ diesel::table! {
         grant_id -> Text,
         scope -> Text,
         expires_at -> BigInt,
+        for_issuer -> Bool,
+        resources -> Text,
+        issued_at -> BigInt,
+        revoked_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    client_tokens (token_hash) {
+        token_hash -> Binary,
+        client_id -> Text,
+        scope -> Text,
+        resources -> Text,
+        issued_at -> BigInt,
+        expires_at -> BigInt,
+        revoked_at -> Nullable<BigInt>,
     }
 }
 
@@ -155,6 +171,7 @@ diesel::table! {
 
 diesel::joinable!(authorization_codes -> grants (grant_id));
 diesel::joinable!(access_tokens -> grants (grant_id));
+diesel::joinable!(client_tokens -> clients (client_id));
 diesel::joinable!(refresh_tokens -> grants (grant_id));
 diesel::joinable!(sessions -> users (user_id));
 diesel::joinable!(grants -> users (user_id));
@@ -170,6 +187,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     grants,
     authorization_codes,
     access_tokens,
+    client_tokens,
     refresh_tokens,
     throttles
 );

@@ -5,12 +5,16 @@ use actix_web::middleware::from_fn;
 use actix_web::{Resource, web};
 
 use super::login::{account_chooser, consent, sign_in};
-use super::oidc::{authorization, cors, discovery, jwks, token, userinfo};
+use super::oidc::{
+    authorization, cors, discovery, introspection, jwks, revocation, token, userinfo,
+};
 use super::{assets, dev, error, health, home, wrong_address};
 
 pub(super) const AUTHORIZE: &str = "/authorize";
 pub(super) const TOKEN: &str = "/token";
 pub(super) const USERINFO: &str = "/userinfo";
+pub(super) const INTROSPECT: &str = "/introspect";
+pub(super) const REVOKE: &str = "/revoke";
 pub(super) const JWKS: &str = "/jwks";
 const OPENID_CONFIGURATION: &str = "/.well-known/openid-configuration";
 const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
@@ -30,6 +34,8 @@ pub const TABLE: &[Route] = &[
     page(AUTHORIZE, &[Method::GET, Method::POST]),
     json(TOKEN, &[Method::POST, Method::OPTIONS]),
     json(USERINFO, &[Method::GET, Method::POST, Method::OPTIONS]),
+    json(INTROSPECT, &[Method::POST]),
+    json(REVOKE, &[Method::POST, Method::OPTIONS]),
     // Pages of a sign-in
     page("/login", &[Method::GET, Method::POST]),
     page("/select-account", &[Method::GET, Method::POST]),
@@ -108,6 +114,13 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
             at(USERINFO)
                 .route(web::get().to(userinfo::get))
                 .route(web::post().to(userinfo::post))
+                .route(options().to(cors::preflight)),
+        )
+        // For servers only, so without CORS: a page in a browser can keep no secret.
+        .service(at(INTROSPECT).route(web::post().to(introspection::post)))
+        .service(
+            at(REVOKE)
+                .route(web::post().to(revocation::post))
                 .route(options().to(cors::preflight)),
         )
         .service(

@@ -107,17 +107,12 @@ impl Rp {
         let kept = usual
             .iter()
             .filter(|(name, _)| !parameters.iter().any(|(other, _)| other == name));
-        let mut form: Vec<(&str, &str)> = kept
+        let form: Vec<(&str, &str)> = kept
             .chain(parameters)
             .copied()
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        let mut request = self.http.post(format!("{}/token", self.issuer));
-        match &self.secret {
-            Some(secret) => request = request.basic_auth(&self.client_id, Some(secret)),
-            None => form.push(("client_id", &self.client_id)),
-        }
-        self.answer(request.form(&form))
+        self.post("/token", &form)
     }
 
     /// Refreshes; extra parameters as for `authorize`.
@@ -127,12 +122,33 @@ impl Rp {
             ("refresh_token", refresh_token),
         ];
         form.extend(parameters);
-        let mut request = self.http.post(format!("{}/token", self.issuer));
-        match &self.secret {
-            Some(secret) => request = request.basic_auth(&self.client_id, Some(secret)),
-            None => form.push(("client_id", &self.client_id)),
-        }
-        self.answer(request.form(&form))
+        self.post("/token", &form)
+    }
+
+    /// Asks for a token for the client itself.
+    pub fn client_credentials(&self, parameters: &[(&str, &str)]) -> Answer {
+        let grant = [("grant_type", "client_credentials")];
+        self.post("/token", &[&grant, parameters].concat())
+    }
+
+    pub fn introspect(&self, token: &str) -> Answer {
+        self.post("/introspect", &[("token", token)])
+    }
+
+    pub fn revoke(&self, token: &str) -> Answer {
+        self.post("/revoke", &[("token", token)])
+    }
+
+    /// A request of this client, which authenticates as it can.
+    pub fn post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
+        let request = self.http.post(format!("{}{path}", self.issuer));
+        self.answer(match &self.secret {
+            Some(secret) => request.basic_auth(&self.client_id, Some(secret)).form(form),
+            None => {
+                let named = [("client_id", self.client_id.as_str())];
+                request.form(&[form, &named].concat())
+            }
+        })
     }
 
     /// Exchanges a code that was asked for with PKCE.

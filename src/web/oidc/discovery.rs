@@ -19,6 +19,8 @@ pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState
         authorization: state.url(routes::AUTHORIZE),
         token: state.url(routes::TOKEN),
         userinfo: state.url(routes::USERINFO),
+        introspection: state.url(routes::INTROSPECT),
+        revocation: state.url(routes::REVOKE),
         jwks: state.url(routes::JWKS),
     };
     let languages: Vec<_> = Language::ALL

@@ -3,6 +3,9 @@
 pub(super) mod authorization;
 pub(super) mod cors;
 pub(super) mod discovery;
+pub(super) mod introspection;
+mod issued_token;
 pub(super) mod jwks;
+pub(super) mod revocation;
 pub(super) mod token;
 pub(super) mod userinfo;

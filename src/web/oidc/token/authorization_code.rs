@@ -3,18 +3,19 @@
 use serde_json::json;
 
 use super::Tokens;
-use super::issue::{self, AccessTokenRecord, Order};
+use super::issue::{self, Order};
 use super::refresh_token::refresh_limits;
 use crate::identity::user::User;
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::error::{OAuthError, invalid_grant};
-use crate::protocol::grants::Grant;
 use crate::protocol::grants::authorization_code::{self, IssuedCode, Request};
+use crate::protocol::grants::{Grant, GrantType};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 use crate::protocol::{resource, scope};
 use crate::random;
+use crate::store::access_tokens::{self, NewAccessToken};
 use crate::store::refresh_tokens::{self, NewRefreshToken};
 use crate::store::{
     AnyConnection, StoreError, authorization_codes, clients, grants, sessions, users,
@@ -48,6 +49,7 @@ pub(super) async fn exchange(
             let audience = match resource::narrow(
                 request.resources.iter().map(String::as_str),
                 &grant.resources,
+                grant.scope.is_openid(),
             ) {
                 Ok(audience) => audience,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -90,7 +92,7 @@ pub(super) async fn exchange(
 
 /// The tokens that are written down in the same transaction that spends the code.
 struct Record {
-    access_token: AccessTokenRecord,
+    access_token: NewAccessToken,
     refresh_token: Option<NewRefreshToken>,
 }
 
@@ -102,7 +104,7 @@ fn first_refresh_token(
     now: Timestamp,
 ) -> Option<(String, NewRefreshToken)> {
     let offline = grant.scope.contains(scope::OFFLINE_ACCESS);
-    if !client.may_refresh() || !(offline || client.session_refresh_tokens) {
+    if !client.may_use(GrantType::RefreshToken) || !(offline || client.session_refresh_tokens) {
         return None;
     }
     let token = random::token();
@@ -175,7 +177,7 @@ fn redeem(
             "what the person allowed has been withdrawn",
         )));
     };
-    record.access_token.insert(tx, &code.grant_id)?;
+    access_tokens::insert(tx, &record.access_token, &code.grant_id)?;
     if let Some(refresh_token) = &record.refresh_token {
         refresh_tokens::insert(tx, refresh_token)?;
     }

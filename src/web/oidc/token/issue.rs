@@ -4,15 +4,17 @@ use serde_json::{Map, Value, json};
 
 use super::Tokens;
 use crate::identity::user::User;
+use crate::protocol::access_token::Holder;
 use crate::protocol::client::{AccessTokenFormat, Client};
 use crate::protocol::grants::Grant;
 use crate::protocol::jose::Typ;
+use crate::protocol::resource::Audience;
 use crate::protocol::scope::Scope;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 use crate::protocol::{access_token, claims, id_token};
 use crate::random;
-use crate::store::{AnyConnection, StoreError, access_tokens};
+use crate::store::access_tokens::NewAccessToken;
 use crate::web::error::Fault;
 use crate::web::state::AppState;
 
@@ -22,28 +24,14 @@ pub(super) struct Order<'a> {
     pub(super) grant: &'a Grant,
     pub(super) user: &'a User,
     pub(super) scope: &'a Scope,
-    pub(super) audience: &'a [String],
+    pub(super) audience: &'a Audience,
     pub(super) nonce: Option<&'a str>,
 }
 
 /// Signed tokens, ready to be written down and sent.
 pub(super) struct Signed {
     pub(super) answer: Tokens,
-    pub(super) record: AccessTokenRecord,
-}
-
-/// What the database will know of the access token.
-#[derive(Clone)]
-pub(super) struct AccessTokenRecord {
-    hash: TokenHash,
-    scope: Scope,
-    expires_at: Timestamp,
-}
-
-impl AccessTokenRecord {
-    pub(super) fn insert(&self, tx: &mut AnyConnection, grant_id: &str) -> Result<(), StoreError> {
-        access_tokens::insert(tx, &self.hash, grant_id, &self.scope, self.expires_at)
-    }
+    pub(super) record: NewAccessToken,
 }
 
 /// Signs an access token and, for `openid`, an ID token. Outside of any transaction, since RSA takes its time.
@@ -52,25 +40,20 @@ pub(super) fn sign(state: &AppState, order: &Order<'_>, now: Timestamp) -> Resul
     let keys = state.keys.load();
     let lifetime = client.tokens.access.unwrap_or(state.config.tokens.access);
     let expires_at = now.plus(lifetime);
-    let access_token = match client.access_token_format {
-        AccessTokenFormat::Opaque => random::token(),
-        AccessTokenFormat::Jwt => {
-            let claims = access_token::claims(&access_token::Input {
-                issuer: state.issuer(),
-                client_id: &client.client_id,
-                grant,
-                scope: order.scope,
-                audience: order.audience,
-                jti: &random::id(),
-                issued_at: now,
-                expires_at,
-            });
-            let signer = keys
-                .for_access_tokens()
-                .ok_or(Fault::Other("there is no current signing key"))?;
-            signer.sign(Typ::AccessToken, &claims)?
-        }
-    };
+    let access_token = access_token(
+        state,
+        client,
+        &access_token::Input {
+            issuer: state.issuer(),
+            client_id: &client.client_id,
+            holder: Holder::Person(grant),
+            scope: order.scope,
+            audience: order.audience,
+            jti: &random::id(),
+            issued_at: now,
+            expires_at,
+        },
+    )?;
     let mut answer = Map::new();
     answer.insert("access_token".to_owned(), json!(access_token));
     answer.insert("token_type".to_owned(), json!("Bearer"));
@@ -99,12 +82,33 @@ pub(super) fn sign(state: &AppState, order: &Order<'_>, now: Timestamp) -> Resul
             json!(signer.sign(Typ::IdToken, &claims)?),
         );
     }
-    let record = AccessTokenRecord {
+    let record = NewAccessToken {
         hash: TokenHash::of(&access_token),
         scope: order.scope.clone(),
+        audience: order.audience.clone(),
+        issued_at: now,
         expires_at,
     };
     Ok(Signed { answer, record })
+}
+
+/// An access token in the format that the client is set up for.
+pub(super) fn access_token(
+    state: &AppState,
+    client: &Client,
+    input: &access_token::Input<'_>,
+) -> Result<String, Fault> {
+    match client.access_token_format {
+        AccessTokenFormat::Opaque => Ok(random::token()),
+        AccessTokenFormat::Jwt => {
+            let signer = state
+                .keys
+                .load()
+                .for_access_tokens()
+                .ok_or(Fault::Other("there is no current signing key"))?;
+            Ok(signer.sign(Typ::AccessToken, &access_token::claims(input))?)
+        }
+    }
 }
 
 /// Claims of scopes belong to UserInfo (Core §5.4); some apps read nothing but the ID token, and say so.

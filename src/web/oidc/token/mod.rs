@@ -1,8 +1,11 @@
 //! The token endpoint: which grant it is. RFC 6749 §3.2, §5.
 
 mod authorization_code;
+mod client_credentials;
 mod issue;
 mod refresh_token;
+
+pub(super) use self::refresh_token::live_family;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -10,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::protocol::client::Client;
 use crate::protocol::error::{ErrorCode, OAuthError, invalid_request};
+use crate::protocol::grants::GrantType;
 use crate::protocol::parameters::Parameters;
 use crate::web::error::{self, Fault};
 use crate::web::extract::client;
@@ -37,16 +41,34 @@ async fn dispatch(
     parameters: &Parameters,
     client: &Client,
 ) -> Result<Result<Tokens, OAuthError>, Fault> {
-    match parameters.get("grant_type") {
-        Some("authorization_code") => authorization_code::exchange(state, parameters, client).await,
-        Some("refresh_token") => {
+    let grant_type = match grant_type(parameters, client) {
+        Ok(grant_type) => grant_type,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    match grant_type {
+        GrantType::AuthorizationCode => {
+            authorization_code::exchange(state, parameters, client).await
+        }
+        GrantType::RefreshToken => {
             let from = refresh_token::origin(state, request, client);
             refresh_token::refresh(state, parameters, client, from).await
         }
-        Some(_) => Ok(Err(OAuthError::new(
-            ErrorCode::UnsupportedGrantType,
-            "grant_type must be authorization_code or refresh_token",
-        ))),
-        None => Ok(Err(invalid_request("grant_type is missing"))),
+        GrantType::ClientCredentials => client_credentials::issue(state, parameters, client).await,
+    }
+}
+
+/// What is asked for, if this client may.
+fn grant_type(parameters: &Parameters, client: &Client) -> Result<GrantType, OAuthError> {
+    let name = parameters
+        .get("grant_type")
+        .ok_or_else(|| invalid_request("grant_type is missing"))?;
+    let grant_type: GrantType = name.parse()?;
+    if client.may_use(grant_type) {
+        Ok(grant_type)
+    } else {
+        Err(OAuthError::new(
+            ErrorCode::UnauthorizedClient,
+            "this client is not registered for this grant_type",
+        ))
     }
 }

@@ -5,18 +5,19 @@ use actix_web::http::header;
 use serde_json::json;
 
 use super::Tokens;
-use super::issue::{self, AccessTokenRecord, Order, Signed};
+use super::issue::{self, Order, Signed};
 use crate::identity::session::Lifetimes;
 use crate::identity::user::User;
-use crate::protocol::client::Client;
-use crate::protocol::error::{ErrorCode, OAuthError};
-use crate::protocol::grants::Grant;
+use crate::protocol::client::{Client, ClientId};
+use crate::protocol::error::OAuthError;
 use crate::protocol::grants::refresh_token::{self, Limits, Request, Verdict, unknown};
+use crate::protocol::grants::{Grant, GrantType};
 use crate::protocol::interaction::{Consent, still_allowed};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::resource;
 use crate::protocol::seal::{TokenHash, mac};
 use crate::protocol::time::Timestamp;
+use crate::store::access_tokens::{self, NewAccessToken};
 use crate::store::refresh_tokens::{self, NewRefreshToken};
 use crate::store::{AnyConnection, StoreError, clients, consents, grants, sessions, users};
 use crate::web::error::Fault;
@@ -66,12 +67,6 @@ pub(super) async fn refresh(
     from: Option<[u8; 32]>,
 ) -> Result<Result<Tokens, OAuthError>, Fault> {
     let now = state.clock.now();
-    if !client.may_refresh() {
-        return Ok(Err(OAuthError::new(
-            ErrorCode::UnauthorizedClient,
-            "this client may not use refresh tokens",
-        )));
-    }
     let request = match Request::parse(parameters) {
         Ok(request) => request,
         Err(refusal) => return Ok(Err(refusal)),
@@ -127,7 +122,7 @@ fn sign(
         Err(refusal) => return Ok(Err(refusal)),
     };
     let resources = request.resources.iter().map(String::as_str);
-    let audience = match resource::narrow(resources, &grant.resources) {
+    let audience = match resource::narrow(resources, &grant.resources, scope.is_openid()) {
         Ok(audience) => audience,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -140,6 +135,67 @@ fn sign(
         nonce: None,
     };
     issue::sign(state, &order, now).map(Ok)
+}
+
+/// What a client's family lives by.
+struct Family<'a> {
+    client: &'a ClientId,
+    limits: &'a Limits,
+    lifetimes: &'a Lifetimes,
+}
+
+impl Family<'_> {
+    /// The grant and its person, while everything that the sign-in checked still holds.
+    fn find_live(
+        &self,
+        conn: &mut AnyConnection,
+        grant_id: &str,
+        now: Timestamp,
+    ) -> Result<Option<(Grant, User)>, StoreError> {
+        // The family's end holds for a repeated answer too.
+        let Some(grant) = grants::find(conn, grant_id)?.filter(|grant| {
+            grant.client_id == *self.client && now < grant.created_at.plus(self.limits.absolute)
+        }) else {
+            return Ok(None);
+        };
+        let Some(user) = users::find(conn, &grant.subject)?.filter(|user| !user.disabled) else {
+            return Ok(None);
+        };
+        let client = clients::find(conn, &grant.client_id)?;
+        let consent = consents::find(conn, &grant.subject, &grant.client_id)?;
+        let granted = Consent::needed(&grant.scope, &grant.claims);
+        let is_allowed = client.is_some_and(|client| {
+            client.may_use(GrantType::RefreshToken)
+                && still_allowed(&client, &granted, consent.as_ref())
+        });
+        let session_holds = grant.offline
+            || sessions::find(conn, &grant.session_id)?
+                .is_some_and(|session| session.is_alive(self.lifetimes, now));
+        Ok((is_allowed && session_holds).then_some((grant, user)))
+    }
+}
+
+/// The grant of a family that this client could refresh now.
+pub(in crate::web::oidc) async fn live_family(
+    state: &AppState,
+    client: &Client,
+    grant_id: &str,
+) -> Result<Option<Grant>, Fault> {
+    let (now, lifetimes) = (state.clock.now(), state.session_lifetimes());
+    let limits = refresh_limits(state, client);
+    let (client, grant_id) = (client.client_id.clone(), grant_id.to_owned());
+    let found = state
+        .store
+        .read(move |conn| {
+            let family = Family {
+                client: &client,
+                limits: &limits,
+                lifetimes: &lifetimes,
+            };
+            family.find_live(conn, &grant_id, now)
+        })
+        .await?;
+    Ok(found.map(|(grant, _)| grant))
 }
 
 /// One use of a refresh token, as the database has to judge it.
@@ -163,33 +219,19 @@ impl Attempt {
         let Some(token) = refresh_tokens::find(conn, &self.token, &self.successor)? else {
             return Ok(None);
         };
-        // The family's end holds for a repeated answer too.
-        let Some(grant) = grants::find(conn, &token.grant_id)?.filter(|grant| {
-            grant.client_id == self.client.client_id
-                && self.now < grant.created_at.plus(self.limits.absolute)
-        }) else {
-            return Ok(None);
+        let family = Family {
+            client: &self.client.client_id,
+            limits: &self.limits,
+            lifetimes,
         };
-        let Some(user) = users::find(conn, &grant.subject)?.filter(|user| !user.disabled) else {
-            return Ok(None);
-        };
-        let client = clients::find(conn, &grant.client_id)?;
-        let consent = consents::find(conn, &grant.subject, &grant.client_id)?;
-        let granted = Consent::needed(&grant.scope, &grant.claims);
-        let is_allowed = client.is_some_and(|client| {
-            client.may_refresh() && still_allowed(&client, &granted, consent.as_ref())
-        });
-        let session_holds = grant.offline
-            || sessions::find(conn, &grant.session_id)?
-                .is_some_and(|session| session.is_alive(lifetimes, self.now));
-        Ok((is_allowed && session_holds).then_some((grant, user)))
+        family.find_live(conn, &token.grant_id, self.now)
     }
 
     /// Outer error: a fault, rolled back. Inner error: a refusal, committed, and with it what a replay revokes.
     fn redeem(
         &self,
         tx: &mut AnyConnection,
-        record: Option<&AccessTokenRecord>,
+        record: Option<&NewAccessToken>,
         lifetimes: &Lifetimes,
     ) -> Result<Result<(), OAuthError>, StoreError> {
         let Some(token) = refresh_tokens::find(tx, &self.token, &self.successor)? else {
@@ -258,7 +300,7 @@ impl Attempt {
             Verdict::Repeat { elsewhere: false } => {}
             Verdict::Replayed => unreachable!("a replay was answered above"),
         }
-        record.insert(tx, &grant.id)?;
+        access_tokens::insert(tx, record, &grant.id)?;
         Ok(Ok(()))
     }
 }

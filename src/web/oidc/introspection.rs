@@ -1,0 +1,97 @@
+//! Introspection: is this token good? RFC 7662. The answer comes from the database, so that what was ended is refused at once.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::Value;
+
+use super::issued_token::{self, IssuedToken};
+use super::token::live_family;
+use crate::protocol::client::Client;
+use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
+use crate::protocol::introspection;
+use crate::protocol::parameters::Parameters;
+use crate::store::clients;
+use crate::web::error::{self, Fault};
+use crate::web::extract::client;
+use crate::web::state::AppState;
+
+/// Answers a client that has a secret; what does not concern it is not active.
+pub(in crate::web) async fn post(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
+    client::serve(&request, payload, &state, async |parameters, client| {
+        let told = tell(&state, parameters, client).await?;
+        Ok(told.map(|answer| error::private_json(StatusCode::OK, &answer)))
+    })
+    .await
+}
+
+async fn tell(
+    state: &AppState,
+    parameters: &Parameters,
+    asker: &Client,
+) -> Result<Result<Value, OAuthError>, Fault> {
+    // Anybody can name a public client, and could then ask about tokens that were found somewhere (§4).
+    if asker.is_public() {
+        return Ok(Err(invalid_client(
+            "introspection is for clients that authenticate",
+        )));
+    }
+    let Some(token) = parameters.get("token") else {
+        return Ok(Err(invalid_request("token is missing")));
+    };
+    let answer = match issued_token::find(state, token).await? {
+        Some(found) => describe(state, asker, found).await?,
+        None => None,
+    };
+    Ok(Ok(answer.unwrap_or_else(introspection::inactive)))
+}
+
+/// The members of a live token that concerns the asker.
+async fn describe(
+    state: &AppState,
+    asker: &Client,
+    found: IssuedToken,
+) -> Result<Option<Value>, Fault> {
+    let now = state.clock.now();
+    let issuer = state.issuer();
+    let (issued_to, answer) = match found {
+        IssuedToken::Access(token, grant) => {
+            let is_told = token.is_live(now)
+                && introspection::concerns(asker, &grant.client_id, &token.audience);
+            if !is_told {
+                return Ok(None);
+            }
+            let answer = introspection::of_access_token(&token, &grant, issuer);
+            (grant.client_id, answer)
+        }
+        IssuedToken::OfClient { token, revoked } => {
+            let is_live = !revoked && now < token.expires_at;
+            let is_told =
+                is_live && introspection::concerns(asker, &token.client_id, &token.audience);
+            if !is_told {
+                return Ok(None);
+            }
+            let answer = introspection::of_client_token(&token, issuer);
+            (token.client_id, answer)
+        }
+        IssuedToken::Refresh(token) => {
+            let is_unspent = token.redemption.is_none() && now < token.expires_at;
+            if !is_unspent || token.client_id != asker.client_id {
+                return Ok(None);
+            }
+            let family = live_family(state, asker, &token.grant_id).await?;
+            return Ok(family.map(|grant| introspection::of_refresh_token(&token, &grant, issuer)));
+        }
+    };
+    // The tokens of a client that was switched off are worth nothing.
+    let is_there = issued_to == asker.client_id
+        || state
+            .store
+            .read(move |conn| clients::find(conn, &issued_to))
+            .await?
+            .is_some();
+    Ok(is_there.then_some(answer))
+}

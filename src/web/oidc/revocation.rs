@@ -1,0 +1,69 @@
+//! Revocation: the client is done with a token. RFC 7009.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::issued_token::{self, IssuedToken};
+use crate::protocol::client::Client;
+use crate::protocol::error::{OAuthError, invalid_request};
+use crate::protocol::parameters::Parameters;
+use crate::protocol::seal::TokenHash;
+use crate::store::{access_tokens, client_tokens, grants};
+use crate::web::error::Fault;
+use crate::web::extract::client;
+use crate::web::state::AppState;
+
+/// 200 whatever the token was, so that nobody learns about tokens that are not theirs (§2.2).
+pub(in crate::web) async fn post(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<AppState>,
+) -> HttpResponse {
+    client::serve(&request, payload, &state, async |parameters, client| {
+        let revoked = revoke(&state, parameters, client).await?;
+        Ok(revoked.map(|()| {
+            HttpResponse::Ok()
+                .insert_header(("cache-control", "no-store"))
+                .finish()
+        }))
+    })
+    .await
+}
+
+async fn revoke(
+    state: &AppState,
+    parameters: &Parameters,
+    client: &Client,
+) -> Result<Result<(), OAuthError>, Fault> {
+    let Some(token) = parameters.get("token") else {
+        return Ok(Err(invalid_request("token is missing")));
+    };
+    let now = state.clock.now();
+    let hash = TokenHash::of(token);
+    match issued_token::find(state, token).await? {
+        Some(IssuedToken::Access(_, grant)) if grant.client_id == client.client_id => {
+            state
+                .store
+                .write(move |tx| access_tokens::revoke(tx, &hash, now))
+                .await?;
+        }
+        // The family with all of its access tokens (§2.1), also by one of its spent tokens.
+        Some(IssuedToken::Refresh(token)) if token.client_id == client.client_id => {
+            let grant_id = token.grant_id;
+            state
+                .store
+                .write(move |tx| grants::revoke(tx, &grant_id, now))
+                .await?;
+        }
+        Some(IssuedToken::OfClient {
+            token,
+            revoked: false,
+        }) if token.client_id == client.client_id && now < token.expires_at => {
+            state
+                .store
+                .write(move |tx| client_tokens::revoke(tx, &hash, &token, now))
+                .await?;
+        }
+        _ => {}
+    }
+    Ok(Ok(()))
+}
