@@ -447,6 +447,30 @@ fn a_client_that_refreshes_is_made_with_one_word() {
     assert_eq!(*grants, json!(["authorization_code", "refresh_token"]));
 }
 
+#[test]
+fn a_machine_needs_no_redirect_uri_and_takes_none() {
+    let place = Place::new();
+    let create = ["clients", "create", "--machine", "--id", "robot"];
+    let scope = ["--scope", "orders:read orders:write"];
+    let made = &place.objects(&[&create[..], &scope].concat())[0];
+    assert_eq!(made["client_secret"].as_str().unwrap().len(), 43);
+    let shown = &place.objects(&["clients", "show", "robot"])[0];
+    assert_eq!(shown["grant_types"], json!(["client_credentials"]));
+    assert_eq!(shown["redirect_uris"], json!([]));
+    assert_eq!(shown["scope"], "orders:read orders:write");
+    let list = place.run(&["clients", "list"]).out;
+    assert!(list.contains("machine"), "{list}");
+    for flag in [
+        "--public",
+        "--refresh-tokens",
+        "--redirect-uri=https://notes.example.test/",
+    ] {
+        let usage = place.run(&["clients", "create", "--machine", flag]);
+        assert_eq!(usage.code, Some(2), "{flag}");
+    }
+    assert_eq!(place.run(&["clients", "create"]).code, Some(2));
+}
+
 /// Registers the client `notes` and answers its secret.
 fn create_notes(place: &Place) -> String {
     let create = ["clients", "create", "--id", "notes", "--redirect-uri"];

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, duration};
 use crate::protocol::client::{Client, ClientId, ClientMetadata};
 use crate::protocol::client_secret::ClientSecret;
+use crate::protocol::grants::GrantType;
 use crate::random;
 use crate::seed::Seed;
 use crate::startup;
@@ -51,8 +52,15 @@ pub(super) struct New {
     #[arg(long)]
     name: Option<String>,
     /// Where people may be sent back to; may be repeated.
-    #[arg(long = "redirect-uri", value_name = "URI", required = true)]
+    #[arg(
+        long = "redirect-uri",
+        value_name = "URI",
+        required_unless_present = "machine"
+    )]
     redirect_uris: Vec<String>,
+    /// It gets tokens for itself, with its secret: there is no person, and nobody is sent back.
+    #[arg(long, conflicts_with_all = ["redirect_uris", "public", "native", "refresh_tokens", "skip_consent", "require_pkce"])]
+    machine: bool,
     /// It runs where a secret can't be kept, as in a browser: no secret, PKCE always.
     #[arg(long)]
     public: bool,
@@ -289,6 +297,11 @@ fn life_of_a_secret(text: &str) -> Result<Duration, String> {
 }
 
 fn metadata(new: New, id: &str) -> ClientMetadata {
+    let grant_types: Option<&[GrantType]> = match (new.machine, new.refresh_tokens) {
+        (true, _) => Some(&[GrantType::ClientCredentials]),
+        (false, true) => Some(&[GrantType::AuthorizationCode, GrantType::RefreshToken]),
+        (false, false) => None,
+    };
     ClientMetadata {
         client_id: Some(id.to_owned()),
         client_name: new.name,
@@ -300,17 +313,15 @@ fn metadata(new: New, id: &str) -> ClientMetadata {
         require_pkce: Some(new.require_pkce),
         skip_consent: Some(new.skip_consent),
         access_token_format: new.opaque.then(|| "opaque".to_owned()),
-        grant_types: new.refresh_tokens.then(|| {
-            ["authorization_code", "refresh_token"]
-                .map(str::to_owned)
-                .to_vec()
-        }),
+        grant_types: grant_types.map(|all| all.iter().map(|one| one.as_str().to_owned()).collect()),
         ..ClientMetadata::default()
     }
 }
 
 fn row(app: &Client) -> Vec<String> {
-    let kind = if app.is_public() {
+    let kind = if !app.may_use(GrantType::AuthorizationCode) {
+        "machine"
+    } else if app.is_public() {
         "public"
     } else {
         "confidential"
