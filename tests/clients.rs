@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
 use latchkey::protocol::client::ClientId;
 use latchkey::protocol::client_secret::{ClientSecret, MOST_SECRETS};
 use latchkey::store::client_secrets::{self, NotAdded};
@@ -17,6 +18,8 @@ use crate::support::wait::eventually;
 
 const NEXT: &str = "the-next-secret-of-more-than-thirty-two-characters";
 const OTHER: &str = "another-secret-of-more-than-thirty-two-characters";
+const BEHIND_A_PROXY: [(&str, &str); 1] = [("trusted_proxies", "127.0.0.1/32,::1/128")];
+const GUESSER: &str = "198.51.100.7";
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn rp() -> ClientId {
@@ -32,6 +35,34 @@ fn ask(op: &Op, client: &str, secret: &str) -> Answer {
         .basic_auth(client, Some(secret))
         .form(&[("grant_type", "nothing")]);
     rp.answer(request)
+}
+
+/// The same from an address that a trusted proxy tells.
+fn ask_from(op: &Op, address: &str, client: &str, secret: &str) -> Answer {
+    let rp = op.rp();
+    let request = rp
+        .http()
+        .post(op.url("/token"))
+        .basic_auth(client, Some(secret))
+        .header("x-forwarded-for", address)
+        .form(&[("grant_type", "nothing")]);
+    rp.answer(request)
+}
+
+/// How many counters of failures there are.
+fn counters(op: &Op) -> i64 {
+    let count = |conn: &mut _| {
+        let number = sql_query("SELECT count(*) AS number FROM throttles");
+        let number: Number = number.get_result(conn)?;
+        Ok(number.number)
+    };
+    op.store.read_blocking(count).unwrap()
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    number: i64,
 }
 
 fn is_accepted(op: &Op, secret: &str) -> bool {
@@ -230,5 +261,80 @@ on_both_databases! {
         assert_eq!(rp_.refresh(tokens.refresh_token(), &[]).error(), (400, "invalid_grant"));
         assert_eq!(rp_.userinfo(tokens.access_token()).status, 401);
         assert!(browser.get(&rp_.authorize(&[])).has("#consent-allow"), "consent is asked for anew");
+    }
+
+    fn c9_a_guesser_is_slowed_and_the_client_elsewhere_is_not(op with BEHIND_A_PROXY) {
+        op.client(json!({ "client_id": "other", "client_secret": OTHER }));
+        for guess in 0..10 {
+            assert_eq!(ask_from(&op, GUESSER, "rp", &format!("{OTHER}-{guess}")).error(), (401, "invalid_client"));
+        }
+        for secret in [OTHER, SECRET] {
+            let slowed = ask_from(&op, GUESSER, "rp", secret);
+            assert_eq!(slowed.error(), (429, "temporarily_unavailable"), "right or wrong, it is not looked at");
+            assert_eq!(slowed.headers["retry-after"], "900");
+            assert_eq!(slowed.headers["cache-control"], "no-store");
+        }
+        assert_eq!(ask_from(&op, "198.51.100.8", "rp", SECRET).error(), (400, "unsupported_grant_type"));
+        assert_eq!(ask_from(&op, GUESSER, "other", OTHER).error(), (400, "unsupported_grant_type"));
+        op.clock.advance(Duration::from_secs(900));
+        assert_eq!(ask_from(&op, GUESSER, "rp", SECRET).error(), (400, "unsupported_grant_type"));
+    }
+
+    fn c9_a_walk_through_one_network_is_one_guesser(op with BEHIND_A_PROXY) {
+        for guess in 0..10 {
+            assert_eq!(ask_from(&op, &format!("2001:db8:1:2::{guess:x}"), "rp", OTHER).status, 401);
+        }
+        assert_eq!(ask_from(&op, "2001:db8:1:2:ffff::1", "rp", SECRET).status, 429);
+        assert_eq!(ask_from(&op, "2001:db8:1:3::1", "rp", SECRET).status, 400);
+    }
+
+    fn c9_of_parallel_guesses_no_more_are_answered_than_are_borne(op with BEHIND_A_PROXY) {
+        let statuses = race(20, |guess| ask_from(&op, GUESSER, "rp", &format!("{OTHER}-{guess}")).status);
+        assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 10, "{statuses:?}");
+        assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 10, "{statuses:?}");
+    }
+
+    fn c9_failures_survive_a_restart(op with BEHIND_A_PROXY) {
+        let mut op = op;
+        for _ in 0..10 {
+            ask_from(&op, GUESSER, "rp", OTHER);
+        }
+        op.restart(|_config| {});
+        assert_eq!(ask_from(&op, GUESSER, "rp", SECRET).status, 429);
+    }
+
+    fn c9_who_was_left_behind_with_an_ended_secret_does_not_stop_its_siblings(op with BEHIND_A_PROXY) {
+        add(&op, "next", NEXT, None).unwrap();
+        let old = secrets(&op).into_iter().find(|secret| secret.id != "next").unwrap();
+        assert!(revoke(&op, &old.id));
+        for _ in 0..20 {
+            assert_eq!(ask_from(&op, GUESSER, "rp", SECRET).error(), (401, "invalid_client"));
+        }
+        assert_eq!(ask_from(&op, GUESSER, "rp", NEXT).status, 400);
+    }
+
+    fn c9_only_a_wrong_secret_of_a_client_that_has_one_is_counted(op) {
+        op.client(json!({ "client_id": "spa", "token_endpoint_auth_method": "none" }));
+        assert!(is_accepted(&op, SECRET));
+        assert_eq!(ask(&op, "spa", SECRET).status, 401);
+        assert_eq!(ask(&op, "nobody", SECRET).status, 401);
+        assert_eq!(ask(&op, "rp", "").status, 401);
+        assert_eq!(counters(&op), 0);
+        assert_eq!(ask(&op, "rp", OTHER).status, 401);
+        assert_eq!(counters(&op), 1);
+    }
+
+    fn c8_a_malformed_basic_header_is_refused_with_the_scheme_that_is_expected(op) {
+        let rp = op.rp();
+        let long = format!("Basic {}", "A".repeat(64_000));
+        let not_utf8 = [b"Basic ".as_slice(), &[0xff]].concat();
+        // Not base64, not padded, no colon, not form-encoded, another scheme, too long, not ASCII.
+        let headers: [&[u8]; 8] = [b"Basic", b"Basic !!!", b"Basic cnA6cw", b"Basic cnA=", b"Basic cnA6JXp6", b"Bearer cnA6cw==", long.as_bytes(), &not_utf8];
+        for header in headers {
+            let request = rp.http().post(op.url("/token")).header("authorization", header).form(&[("grant_type", "nothing")]);
+            let answer = rp.answer(request);
+            assert_eq!(answer.error(), (401, "invalid_client"), "{}", String::from_utf8_lossy(&header[..header.len().min(40)]));
+            assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Basic "));
+        }
     }
 }

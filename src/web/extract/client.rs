@@ -4,13 +4,15 @@
 use actix_web::http::header;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 
+use super::client_ip::client_ip;
 use super::form;
+use crate::identity::throttle::{self, Bucket, Limit};
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::client_authentication::{self, Credentials};
 use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::time::Timestamp;
-use crate::store::{client_secrets, clients};
+use crate::store::{client_secrets, clients, throttles};
 use crate::web::error::{self, Fault};
 use crate::web::oidc::cors;
 use crate::web::request_log::LoggedClient;
@@ -35,7 +37,7 @@ pub(in crate::web) async fn serve(
     let used_basic = request.headers().contains_key(header::AUTHORIZATION);
     let authenticated = match check_shape(request, &parameters) {
         Ok(()) => authenticate(request, state, &parameters).await,
-        Err(refusal) => Ok(Err((named(state, &parameters).await, refusal))),
+        Err(refusal) => Ok(Err((named(state, &parameters).await, refusal.into()))),
     };
     let (client, result) = match authenticated {
         Ok(Ok(client)) => {
@@ -45,7 +47,12 @@ pub(in crate::web) async fn serve(
             let result = handle(&parameters, &client).await;
             (Some(client), result)
         }
-        Ok(Err((named, refusal))) => (named, Ok(Err(refusal))),
+        Ok(Err((named, Refused::Refusal(refusal)))) => (named, Ok(Err(refusal))),
+        Ok(Err((named, Refused::Slowed { until }))) => {
+            tracing::warn!("authentication of a client slowed after too many failures");
+            let wait = until.since(state.clock.now());
+            (named, Ok(Ok(error::slowed_json(wait))))
+        }
         Err(fault) => (None, Err(fault)),
     };
     let mut response = match result {
@@ -85,7 +92,21 @@ async fn named(state: &AppState, parameters: &Parameters) -> Option<Client> {
 }
 
 /// The client, or why not; a client that was only named is told too, for the sake of its pages' CORS.
-type Authenticated = Result<Client, (Option<Client>, OAuthError)>;
+type Authenticated = Result<Client, (Option<Client>, Refused)>;
+
+enum Refused {
+    Refusal(OAuthError),
+    /// Too many wrong secrets came from this address.
+    Slowed {
+        until: Timestamp,
+    },
+}
+
+impl From<OAuthError> for Refused {
+    fn from(refusal: OAuthError) -> Self {
+        Self::Refusal(refusal)
+    }
+}
 
 async fn authenticate(
     request: &HttpRequest,
@@ -99,26 +120,46 @@ async fn authenticate(
     if headers.next().is_some() {
         return Ok(Err((
             None,
-            invalid_client("the Authorization header was sent more than once"),
+            invalid_client("the Authorization header was sent more than once").into(),
         )));
     }
     let credentials = match Credentials::parse(header, parameters) {
         Ok(credentials) => credentials,
-        Err(refusal) => return Ok(Err((named(state, parameters).await, refusal))),
+        Err(refusal) => return Ok(Err((named(state, parameters).await, refusal.into()))),
     };
     let now = state.clock.now();
-    let id = credentials.client_id.clone();
-    let (client, secrets) = state
+    // Only who sends a secret can guess one, and only where an address is known can guessers be told from the client.
+    let counter = client_ip(request, &state.config.trusted_proxies)
+        .filter(|_| credentials.secret.is_some())
+        .map(|address| {
+            let limits = state.throttle_limits();
+            throttle::of_client(&state.root, &limits, &credentials.client_id, address)
+        });
+    let (id, looked_at) = (credentials.client_id.clone(), counter.clone());
+    let (client, secrets, full_until) = state
         .store
         .read(move |conn| {
+            let full_until = match looked_at {
+                Some((bucket, limit)) => throttles::full_until(conn, &bucket, limit, now)?,
+                None => None,
+            };
             let client = clients::find(conn, &id)?;
-            let secrets = client_secrets::list(conn, &id)?;
-            Ok((client, secrets))
+            Ok((client, client_secrets::list(conn, &id)?, full_until))
         })
         .await?;
+    if let Some(until) = full_until {
+        return Ok(Err((client, Refused::Slowed { until })));
+    }
     let proof = match client_authentication::check(&credentials, client.as_ref(), &secrets, now) {
         Ok(proof) => proof,
-        Err(refusal) => return Ok(Err((client, refusal))),
+        Err(refusal) => {
+            let guess = client_authentication::is_guess(&credentials, client.as_ref(), &secrets);
+            let refused = match counter.filter(|_| guess) {
+                Some(counter) => count(state, counter, now).await?,
+                None => None,
+            };
+            return Ok(Err((client, refused.unwrap_or(refusal.into()))));
+        }
     };
     if let Some(secret) = proof.filter(|secret| secret.should_note_use(now)) {
         note_use(state, &secret.id, now);
@@ -127,6 +168,20 @@ async fn authenticate(
         Some(client) => Ok(Ok(client)),
         None => unreachable!("a client that is not there can't be authenticated"),
     }
+}
+
+/// Counts a wrong secret. It is counted afterwards, since a right one is to cost no write: parallel guesses are all looked
+/// at, but no more of them than the limit are told that they were wrong.
+async fn count(
+    state: &AppState,
+    (bucket, limit): (Bucket, Limit),
+    now: Timestamp,
+) -> Result<Option<Refused>, Fault> {
+    let counted = state
+        .store
+        .write(move |tx| throttles::count(tx, &bucket, limit, now))
+        .await?;
+    Ok(counted.err().map(|until| Refused::Slowed { until }))
 }
 
 /// Nobody waits for it: a request that only reads must not depend on whether the database can be written.
