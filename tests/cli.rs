@@ -448,6 +448,29 @@ fn a_client_that_refreshes_is_made_with_one_word() {
 }
 
 #[test]
+fn a3_no_command_registers_a_redirect_uri_that_leads_elsewhere() {
+    let place = Place::new();
+    for uri in [
+        "https://*.notes.example.test/",
+        "https://notes.example.test/#x",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "http://notes.example.test/",
+        "notes:/callback",
+        "https://me@notes.example.test/",
+        "https://notes.example.test/a/../b",
+    ] {
+        let create = place.run(&["clients", "create", "--native", "--redirect-uri", uri]);
+        assert_eq!((create.code, create.out.as_str()), (Some(1), ""), "{uri}");
+        let file = json!({ "clients": [{ "client_id": "notes", "application_type": "native", "redirect_uris": [uri] }] });
+        let apply = place.run_with_input(&["apply", "-"], &file.to_string());
+        assert_eq!((apply.code, apply.out.as_str()), (Some(1), ""), "{uri}");
+        assert!(create.err.contains("redirect_uris[0]") && apply.err.contains("redirect_uris[0]"));
+    }
+    assert!(place.objects(&["clients", "list"]).is_empty());
+}
+
+#[test]
 fn a_machine_needs_no_redirect_uri_and_takes_none() {
     let place = Place::new();
     let create = ["clients", "create", "--machine", "--id", "robot"];
