@@ -1,6 +1,7 @@
 //! Clients and their secrets: several at once, changed without a gap, told to nobody.
 //! RFC 6749 §2.3; RFC 6819 §4.3.5, §5.1.4.1; OWASP ASVS 5.0 §10.4, §11.2.4.
 
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
@@ -153,6 +154,45 @@ on_both_databases! {
         assert!(is_accepted(&op, SECRET));
         // The one in between would have been noted before this one, and then this one would not be due.
         eventually("the later use is noted", || last_used().filter(|used| *used == later));
+    }
+
+    fn a_use_that_can_not_be_noted_now_holds_nobody_up(op) {
+        let (written, wrote) = mpsc::channel();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let (store, wait) = (op.store.clone(), Mutex::new(wait));
+        let now = op.clock.now();
+        // Whoever writes is alone on SQLite; on PostgreSQL this holds the very row.
+        let busy = std::thread::spawn(move || store.write_blocking(move |tx| {
+            let id = client_secrets::list(tx, &rp())?[0].id.clone();
+            client_secrets::revoke(tx, &rp(), &id, now)?;
+            written.send(()).unwrap();
+            let _dropped = wait.lock().unwrap().recv();
+            Ok(())
+        }));
+        wrote.recv().unwrap();
+        // A write gives up after five seconds, so who waited for one would not be answered in four.
+        let request = op.rp().http().post(op.url("/token")).basic_auth("rp", Some(SECRET));
+        let request = request.form(&[("grant_type", "nothing")]).timeout(Duration::from_secs(4));
+        assert_eq!(op.rp().answer(request).error(), (400, "unsupported_grant_type"));
+        go_on.send(()).unwrap();
+        busy.join().unwrap().unwrap();
+        assert!(!is_accepted(&op, SECRET));
+    }
+
+    fn a_secret_from_before_gives_way_to_the_next_one_of_a_file(op) {
+        op.store.write_blocking(|tx| {
+            for statement in [
+                "INSERT INTO client_secrets (id, client_id, secret_hash, created_at) SELECT 'old', client_id, secret_hash, created_at FROM client_secrets",
+                "DELETE FROM client_secrets WHERE id <> 'old'",
+            ] {
+                sql_query(statement).execute(tx)?;
+            }
+            Ok(())
+        }).unwrap();
+        assert!(is_accepted(&op, SECRET));
+        assert!(!apply(&op, Some(SECRET)), "nothing to do");
+        assert!(apply(&op, Some(OTHER)));
+        assert!(is_accepted(&op, OTHER) && !is_accepted(&op, SECRET));
     }
 
     fn of_many_commands_at_once_no_client_gets_more_than_ten_secrets(op) {
