@@ -15,7 +15,27 @@ pub fn token() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<32>())
 }
 
-/// A name that never collides: 128 bits in 22 characters of base64url. Not a secret.
+/// A name that never collides: 22 characters of base64url from 128 bits. Not a secret. It doesn't begin with a hyphen,
+/// which a command line would take for a flag.
 pub fn id() -> String {
-    URL_SAFE_NO_PAD.encode(bytes::<16>())
+    let id = URL_SAFE_NO_PAD.encode(bytes::<16>());
+    match id.strip_prefix('-') {
+        Some(rest) => format!("_{rest}"),
+        None => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_looks_like_a_flag() {
+        let names: Vec<_> = (0..2_000).map(|_| id()).collect();
+        assert!(
+            names
+                .iter()
+                .all(|name| name.len() == 22 && !name.starts_with('-'))
+        );
+    }
 }

@@ -153,11 +153,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         config: config.clone(),
         store: store.clone(),
         clients: clients.clone(),
+        guessing: Default::default(),
         clock: clock.clone(),
         root: root.clone(),
         keys: keys.clone(),
         discovery: OnceLock::new(),
     });
+    state
+        .guessing
+        .look(&store, &state.throttle_limits(), now)
+        .await?;
     let keeper = state.clone();
     let (server, address) = serve(&config, state.clone())?;
     let mut servers = vec![server];
@@ -400,7 +405,10 @@ async fn watch_clients(state: web::Data<AppState>) {
     let mut ticks = tokio::time::interval(CLIENT_REFRESH);
     while !state.stopping.load(Ordering::SeqCst) {
         ticks.tick().await;
-        if let Err(error) = state.clients.refresh().await {
+        let (limits, now) = (state.throttle_limits(), state.clock.now());
+        let looked = state.clients.refresh().await;
+        let guessing = state.guessing.look(&state.store, &limits, now).await;
+        if let Err(error) = looked.and(guessing) {
             tracing::debug!(%error, "whether clients changed could not be looked up");
         }
     }

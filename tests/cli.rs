@@ -448,6 +448,216 @@ fn a_client_that_refreshes_is_made_with_one_word() {
 }
 
 #[test]
+fn a3_no_command_registers_a_redirect_uri_that_leads_elsewhere() {
+    let place = Place::new();
+    for uri in [
+        "https://*.notes.example.test/",
+        "https://notes.example.test/#x",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "http://notes.example.test/",
+        "notes:/callback",
+        "https://me@notes.example.test/",
+        "https://notes.example.test/a/../b",
+    ] {
+        let create = place.run(&["clients", "create", "--native", "--redirect-uri", uri]);
+        assert_eq!((create.code, create.out.as_str()), (Some(1), ""), "{uri}");
+        let file = json!({ "clients": [{ "client_id": "notes", "application_type": "native", "redirect_uris": [uri] }] });
+        let apply = place.run_with_input(&["apply", "-"], &file.to_string());
+        assert_eq!((apply.code, apply.out.as_str()), (Some(1), ""), "{uri}");
+        assert!(create.err.contains("redirect_uris[0]") && apply.err.contains("redirect_uris[0]"));
+    }
+    assert!(place.objects(&["clients", "list"]).is_empty());
+}
+
+#[test]
+fn a_machine_needs_no_redirect_uri_and_takes_none() {
+    let place = Place::new();
+    let create = ["clients", "create", "--machine", "--id", "robot"];
+    let scope = ["--scope", "orders:read orders:write"];
+    let made = &place.objects(&[&create[..], &scope].concat())[0];
+    assert_eq!(made["client_secret"].as_str().unwrap().len(), 43);
+    let shown = &place.objects(&["clients", "show", "robot"])[0];
+    assert_eq!(shown["grant_types"], json!(["client_credentials"]));
+    assert_eq!(shown["redirect_uris"], json!([]));
+    assert_eq!(shown["scope"], "orders:read orders:write");
+    let list = place.run(&["clients", "list"]).out;
+    assert!(list.contains("machine"), "{list}");
+    for flag in [
+        "--public",
+        "--refresh-tokens",
+        "--redirect-uri=https://notes.example.test/",
+    ] {
+        let usage = place.run(&["clients", "create", "--machine", flag]);
+        assert_eq!(usage.code, Some(2), "{flag}");
+    }
+    assert_eq!(place.run(&["clients", "create"]).code, Some(2));
+}
+
+/// Registers the client `notes` and answers its secret.
+fn create_notes(place: &Place) -> String {
+    let create = ["clients", "create", "--id", "notes", "--redirect-uri"];
+    let made = place.objects(&[&create[..], &["https://notes.example.test/callback"]].concat());
+    made[0]["client_secret"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn c10_a_client_is_shown_without_its_secrets() {
+    let place = Place::new();
+    let first = create_notes(&place);
+    let added = place.run(&["clients", "add-secret", "notes", "--expires", "90d"]);
+    assert_eq!(added.code, Some(0), "{}", added.err);
+    let second = added.out.split_once("client_secret=").unwrap().1;
+    let second = second.split_whitespace().next().unwrap();
+    assert!(second.len() == 43 && second != first, "{}", added.out);
+
+    let shown = &place.objects(&["clients", "show", "notes"])[0];
+    assert_eq!(shown["client_id"], "notes");
+    let uri = json!(["https://notes.example.test/callback"]);
+    assert_eq!(shown["redirect_uris"], uri);
+    let secrets = shown["secrets"].as_array().unwrap();
+    let prefixes: Vec<_> = secrets.iter().map(|secret| &secret["prefix"]).collect();
+    assert_eq!(secrets.len(), 2);
+    assert!(prefixes.contains(&&json!(first[..6])) && prefixes.contains(&&json!(second[..6])));
+    assert!(
+        secrets
+            .iter()
+            .any(|secret| secret["expires_at"].is_string())
+    );
+    assert!(
+        secrets
+            .iter()
+            .all(|secret| secret["last_used_at"].is_null())
+    );
+
+    let table = place.run(&["clients", "show", "notes"]).out;
+    let json = place
+        .run(&["clients", "show", "notes", "--output", "json"])
+        .out;
+    for printed in [&table, &json] {
+        assert!(printed.contains(&first[..6]) && printed.contains(&second[..6]));
+        for hidden in [&first[..7], &second[..7], "hash"] {
+            assert!(!printed.contains(hidden), "{hidden} in {printed}");
+        }
+    }
+}
+
+#[test]
+fn c10_a_new_secret_is_shown_in_either_form_this_once() {
+    let place = Place::new();
+    create_notes(&place);
+    let added = &place.objects(&["clients", "add-secret", "notes"])[0];
+    let secret = added["client_secret"].as_str().unwrap();
+    assert_eq!((secret.len(), &added["client_id"]), (43, &json!("notes")));
+    assert_eq!(added["expires_at"], Value::Null);
+    let shown = place
+        .run(&["clients", "show", "notes", "--output", "json"])
+        .out;
+    assert!(shown.contains(added["id"].as_str().unwrap()) && !shown.contains(secret));
+    for life in ["0", "soon", "3651d"] {
+        let arguments = ["clients", "add-secret", "notes", "--expires", life];
+        assert_eq!(place.run(&arguments).code, Some(2), "{life}");
+    }
+}
+
+#[test]
+fn even_the_last_secret_can_be_revoked_and_the_command_says_what_that_means() {
+    let place = Place::new();
+    create_notes(&place);
+    let second = place.objects(&["clients", "add-secret", "notes"])[0]["id"].clone();
+    let ids: Vec<String> = place.objects(&["clients", "show", "notes"])[0]["secrets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|secret| secret["id"].as_str().unwrap().to_owned())
+        .collect();
+    let first = ids.iter().find(|id| **id != second).unwrap();
+    let done = &place.objects(&["clients", "revoke-secret", "notes", first])[0];
+    assert_eq!(
+        (&done["left"], &done["from_file"]),
+        (&json!(1), &json!(false))
+    );
+    let last = place.run(&[
+        "clients",
+        "revoke-secret",
+        "notes",
+        second.as_str().unwrap(),
+    ]);
+    assert_eq!(last.code, Some(0), "{}", last.err);
+    assert!(last.out.contains("no secret left"), "{}", last.out);
+    for arguments in [["notes", first], ["notes", "nothing"], ["nobody", first]] {
+        let refused = place.run(&[&["clients", "revoke-secret"][..], &arguments].concat());
+        assert_eq!(
+            (refused.code, refused.out.as_str()),
+            (Some(1), ""),
+            "{arguments:?}"
+        );
+    }
+    let revived = place.run(&["clients", "add-secret", "notes"]);
+    assert_eq!(revived.code, Some(0), "{}", revived.err);
+}
+
+#[test]
+fn revoking_the_secret_of_a_file_says_that_the_file_has_it_still() {
+    let place = Place::new();
+    let secret = "a-secret-of-more-than-thirty-two-characters";
+    let file = json!({ "clients": [{ "client_id": "notes", "client_secret": secret,
+                                     "redirect_uris": ["https://notes.example.test/callback"] }] });
+    place.write("seed.json", &file.to_string());
+    assert_eq!(place.run(&["apply", "seed.json"]).code, Some(0));
+    let of_file = &place.objects(&["clients", "show", "notes"])[0]["secrets"][0];
+    assert_eq!(of_file["from_file"], true);
+    let id = of_file["id"].as_str().unwrap();
+    let done = place.run(&["clients", "revoke-secret", "notes", id]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(done.out.contains("latchkey apply"), "{}", done.out);
+}
+
+#[test]
+fn a_client_is_deleted_once() {
+    let place = Place::new();
+    create_notes(&place);
+    let done = place.run(&["clients", "delete", "notes"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(place.objects(&["clients", "list"]).is_empty());
+    for verb in ["delete", "show", "add-secret"] {
+        let refused = place.run(&["clients", verb, "notes"]);
+        assert_eq!(
+            (refused.code, refused.out.as_str()),
+            (Some(1), ""),
+            "{verb}"
+        );
+        assert!(refused.err.contains("no") && refused.err.lines().count() == 1);
+    }
+    create_notes(&place);
+}
+
+#[test]
+fn of_many_commands_that_make_one_client_one_is_told_its_secret() {
+    let place = Place::new();
+    place.run(&["migrate", "up"]);
+    let create = ["clients", "create", "--id", "notes", "--redirect-uri"];
+    let create = [&create[..], &["https://notes.example.test/callback"]].concat();
+    let done: Vec<_> = thread::scope(|scope| {
+        let commands: Vec<_> = (0..6).map(|_| scope.spawn(|| place.run(&create))).collect();
+        commands
+            .into_iter()
+            .map(|command| command.join().unwrap())
+            .collect()
+    });
+    let (made, refused): (Vec<_>, Vec<_>) = done.iter().partition(|done| done.code == Some(0));
+    assert_eq!(made.len(), 1);
+    assert!(made[0].out.contains("client_secret="));
+    assert!(
+        refused
+            .iter()
+            .all(|done| done.err.contains("exists already"))
+    );
+    let shown = &place.objects(&["clients", "show", "notes"])[0];
+    assert_eq!(shown["secrets"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_running_server_signs_with_the_new_key_when_the_rotation_returns_and_publishes_the_old_one() {
     let place = Place::new();
     let server = place.serve();

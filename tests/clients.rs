@@ -1,8 +1,10 @@
 //! Clients and their secrets: several at once, changed without a gap, told to nobody.
 //! RFC 6749 §2.3; RFC 6819 §4.3.5, §5.1.4.1; OWASP ASVS 5.0 §10.4, §11.2.4.
 
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
+use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
 use latchkey::protocol::client::ClientId;
 use latchkey::protocol::client_secret::{ClientSecret, MOST_SECRETS};
 use latchkey::store::client_secrets::{self, NotAdded};
@@ -17,6 +19,8 @@ use crate::support::wait::eventually;
 
 const NEXT: &str = "the-next-secret-of-more-than-thirty-two-characters";
 const OTHER: &str = "another-secret-of-more-than-thirty-two-characters";
+const BEHIND_A_PROXY: [(&str, &str); 1] = [("trusted_proxies", "127.0.0.1/32,::1/128")];
+const GUESSER: &str = "198.51.100.7";
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn rp() -> ClientId {
@@ -34,6 +38,34 @@ fn ask(op: &Op, client: &str, secret: &str) -> Answer {
     rp.answer(request)
 }
 
+/// The same from an address that a trusted proxy tells.
+fn ask_from(op: &Op, address: &str, client: &str, secret: &str) -> Answer {
+    let rp = op.rp();
+    let request = rp
+        .http()
+        .post(op.url("/token"))
+        .basic_auth(client, Some(secret))
+        .header("x-forwarded-for", address)
+        .form(&[("grant_type", "nothing")]);
+    rp.answer(request)
+}
+
+/// How many counters of failures there are.
+fn counters(op: &Op) -> i64 {
+    let count = |conn: &mut _| {
+        let number = sql_query("SELECT count(*) AS number FROM throttles");
+        let number: Number = number.get_result(conn)?;
+        Ok(number.number)
+    };
+    op.store.read_blocking(count).unwrap()
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    number: i64,
+}
+
 fn is_accepted(op: &Op, secret: &str) -> bool {
     match ask(op, "rp", secret).error() {
         (400, "unsupported_grant_type") => true,
@@ -48,16 +80,22 @@ fn add(op: &Op, id: &str, secret: &str, ends_in: Option<Duration>) -> Result<(),
         expires_at: ends_in.map(|life| now.plus(life)),
         ..ClientSecret::new(id, secret, now)
     };
-    op.store
+    let answer = op
+        .store
         .write_blocking(move |tx| client_secrets::add(tx, &rp(), &secret, now))
-        .unwrap()
+        .unwrap();
+    op.look_at_clients();
+    answer
 }
 
 fn revoke(op: &Op, id: &str) -> bool {
     let (id, now) = (id.to_owned(), op.clock.now());
-    op.store
+    let answer = op
+        .store
         .write_blocking(move |tx| client_secrets::revoke(tx, &rp(), &id, now))
-        .unwrap()
+        .unwrap();
+    op.look_at_clients();
+    answer
 }
 
 fn secrets(op: &Op) -> Vec<ClientSecret> {
@@ -124,6 +162,45 @@ on_both_databases! {
         eventually("the later use is noted", || last_used().filter(|used| *used == later));
     }
 
+    fn a_use_that_can_not_be_noted_now_holds_nobody_up(op) {
+        let (written, wrote) = mpsc::channel();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let (store, wait) = (op.store.clone(), Mutex::new(wait));
+        let now = op.clock.now();
+        // Whoever writes is alone on SQLite; on PostgreSQL this holds the very row.
+        let busy = std::thread::spawn(move || store.write_blocking(move |tx| {
+            let id = client_secrets::list(tx, &rp())?[0].id.clone();
+            client_secrets::revoke(tx, &rp(), &id, now)?;
+            written.send(()).unwrap();
+            let _dropped = wait.lock().unwrap().recv();
+            Ok(())
+        }));
+        wrote.recv().unwrap();
+        // A write gives up after five seconds, so who waited for one would not be answered in four.
+        let request = op.rp().http().post(op.url("/token")).basic_auth("rp", Some(SECRET));
+        let request = request.form(&[("grant_type", "nothing")]).timeout(Duration::from_secs(4));
+        assert_eq!(op.rp().answer(request).error(), (400, "unsupported_grant_type"));
+        go_on.send(()).unwrap();
+        busy.join().unwrap().unwrap();
+        assert!(!is_accepted(&op, SECRET));
+    }
+
+    fn a_secret_from_before_gives_way_to_the_next_one_of_a_file(op) {
+        op.store.write_blocking(|tx| {
+            for statement in [
+                "INSERT INTO client_secrets (id, client_id, secret_hash, created_at) SELECT 'old', client_id, secret_hash, created_at FROM client_secrets",
+                "DELETE FROM client_secrets WHERE id <> 'old'",
+            ] {
+                sql_query(statement).execute(tx)?;
+            }
+            Ok(())
+        }).unwrap();
+        assert!(is_accepted(&op, SECRET));
+        assert!(!apply(&op, Some(SECRET)), "nothing to do");
+        assert!(apply(&op, Some(OTHER)));
+        assert!(is_accepted(&op, OTHER) && !is_accepted(&op, SECRET));
+    }
+
     fn of_many_commands_at_once_no_client_gets_more_than_ten_secrets(op) {
         let answers = race(16, |racer| add(&op, &format!("s{racer}"), &format!("{OTHER}-{racer}"), None));
         assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), MOST_SECRETS - 1);
@@ -145,6 +222,7 @@ on_both_databases! {
         assert_eq!(add(&op, "next", NEXT, None), Err(NotAdded::PublicClient));
         let now = op.clock.now();
         op.store.write_blocking(move |tx| clients::delete(tx, &rp())).unwrap();
+        op.look_at_clients();
         assert_eq!(add(&op, "next", NEXT, None), Err(NotAdded::UnknownClient));
         assert!(!op.store.write_blocking(move |tx| client_secrets::revoke(tx, &rp(), "next", now)).unwrap());
     }
@@ -208,5 +286,103 @@ on_both_databases! {
         op.clock.advance(HOUR);
         add(&op, "last", &format!("{OTHER}-2"), None).unwrap();
         assert!(!secrets(&op).iter().any(|secret| secret.id == "short"));
+    }
+
+    fn a_deleted_client_takes_everything_with_it_that_was_issued_to_it_or_allowed(op) {
+        op.client(json!({ "client_id": "rp", "client_secret": SECRET, "grant_types": ["authorization_code", "refresh_token"],
+                          "session_refresh_tokens": true, "allowed_cors_origins": ["https://rp.example"] }));
+        op.client(json!({ "client_id": "other", "client_secret": SECRET, "skip_consent": true }));
+        let (mut browser, rp_) = (op.browser(), op.rp());
+        let tokens = rp_.exchange(&browser.complete(&rp_.authorize(&[])).code(), &[]);
+        let code = browser.get(&rp_.authorize(&[])).code();
+        let other = rp_.clone().named("other");
+        let kept = other.exchange(&browser.get(&other.authorize(&[])).code(), &[]);
+        assert!(op.store.write_blocking(|tx| clients::delete(tx, &rp())).unwrap());
+        op.look_at_clients();
+        assert_eq!(rp_.userinfo(tokens.access_token()).status, 401);
+        assert_eq!(rp_.userinfo(kept.access_token()).status, 200);
+        assert_eq!(rp_.exchange(&code, &[]).error(), (401, "invalid_client"));
+        assert_eq!(browser.get(&rp_.authorize(&[])).status, 400);
+        // Nothing comes back with a new client of the same name.
+        op.client(json!({ "client_id": "rp", "client_secret": SECRET, "grant_types": ["authorization_code", "refresh_token"] }));
+        assert_eq!(rp_.exchange(&code, &[]).error(), (400, "invalid_grant"));
+        assert_eq!(rp_.refresh(tokens.refresh_token(), &[]).error(), (400, "invalid_grant"));
+        assert_eq!(rp_.userinfo(tokens.access_token()).status, 401);
+        assert!(browser.get(&rp_.authorize(&[])).has("#consent-allow"), "consent is asked for anew");
+    }
+
+    fn c9_a_guesser_is_slowed_and_the_client_elsewhere_is_not(op with BEHIND_A_PROXY) {
+        op.client(json!({ "client_id": "other", "client_secret": OTHER }));
+        for guess in 0..10 {
+            assert_eq!(ask_from(&op, GUESSER, "rp", &format!("{OTHER}-{guess}")).error(), (401, "invalid_client"));
+        }
+        for secret in [OTHER, SECRET] {
+            let slowed = ask_from(&op, GUESSER, "rp", secret);
+            assert_eq!(slowed.error(), (429, "temporarily_unavailable"), "right or wrong, it is not looked at");
+            assert_eq!(slowed.headers["retry-after"], "900");
+            assert_eq!(slowed.headers["cache-control"], "no-store");
+        }
+        assert_eq!(ask_from(&op, "198.51.100.8", "rp", SECRET).error(), (400, "unsupported_grant_type"));
+        assert_eq!(ask_from(&op, GUESSER, "other", OTHER).error(), (400, "unsupported_grant_type"));
+        op.clock.advance(Duration::from_secs(900));
+        assert_eq!(ask_from(&op, GUESSER, "rp", SECRET).error(), (400, "unsupported_grant_type"));
+    }
+
+    fn c9_a_walk_through_one_network_is_one_guesser(op with BEHIND_A_PROXY) {
+        for guess in 0..10 {
+            assert_eq!(ask_from(&op, &format!("2001:db8:1:2::{guess:x}"), "rp", OTHER).status, 401);
+        }
+        assert_eq!(ask_from(&op, "2001:db8:1:2:ffff::1", "rp", SECRET).status, 429);
+        assert_eq!(ask_from(&op, "2001:db8:1:3::1", "rp", SECRET).status, 400);
+    }
+
+    fn c9_of_parallel_guesses_no_more_are_answered_than_are_borne(op with BEHIND_A_PROXY) {
+        let statuses = race(20, |guess| ask_from(&op, GUESSER, "rp", &format!("{OTHER}-{guess}")).status);
+        assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 10, "{statuses:?}");
+        assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 10, "{statuses:?}");
+    }
+
+    fn c9_failures_survive_a_restart(op with BEHIND_A_PROXY) {
+        let mut op = op;
+        for _ in 0..10 {
+            ask_from(&op, GUESSER, "rp", OTHER);
+        }
+        op.restart(|_config| {});
+        assert_eq!(ask_from(&op, GUESSER, "rp", SECRET).status, 429);
+    }
+
+    fn c9_who_was_left_behind_with_an_ended_secret_does_not_stop_its_siblings(op with BEHIND_A_PROXY) {
+        add(&op, "next", NEXT, None).unwrap();
+        let old = secrets(&op).into_iter().find(|secret| secret.id != "next").unwrap();
+        assert!(revoke(&op, &old.id));
+        for _ in 0..20 {
+            assert_eq!(ask_from(&op, GUESSER, "rp", SECRET).error(), (401, "invalid_client"));
+        }
+        assert_eq!(ask_from(&op, GUESSER, "rp", NEXT).status, 400);
+    }
+
+    fn c9_only_a_wrong_secret_of_a_client_that_has_one_is_counted(op) {
+        op.client(json!({ "client_id": "spa", "token_endpoint_auth_method": "none" }));
+        assert!(is_accepted(&op, SECRET));
+        assert_eq!(ask(&op, "spa", SECRET).status, 401);
+        assert_eq!(ask(&op, "nobody", SECRET).status, 401);
+        assert_eq!(ask(&op, "rp", "").status, 401);
+        assert_eq!(counters(&op), 0);
+        assert_eq!(ask(&op, "rp", OTHER).status, 401);
+        assert_eq!(counters(&op), 1);
+    }
+
+    fn c8_a_malformed_basic_header_is_refused_with_the_scheme_that_is_expected(op) {
+        let rp = op.rp();
+        let long = format!("Basic {}", "A".repeat(64_000));
+        let not_utf8 = [b"Basic ".as_slice(), &[0xff]].concat();
+        // Not base64, not padded, no colon, not form-encoded, another scheme, too long, not ASCII.
+        let headers: [&[u8]; 8] = [b"Basic", b"Basic !!!", b"Basic cnA6cw", b"Basic cnA=", b"Basic cnA6JXp6", b"Bearer cnA6cw==", long.as_bytes(), &not_utf8];
+        for header in headers {
+            let request = rp.http().post(op.url("/token")).header("authorization", header).form(&[("grant_type", "nothing")]);
+            let answer = rp.answer(request);
+            assert_eq!(answer.error(), (401, "invalid_client"), "{}", String::from_utf8_lossy(&header[..header.len().min(40)]));
+            assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Basic "));
+        }
     }
 }

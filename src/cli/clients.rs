@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -9,12 +10,17 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::output::{self, Format};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::protocol::client::{Client, ClientMetadata};
+use crate::config::{Config, duration};
+use crate::protocol::client::{Client, ClientId, ClientMetadata};
+use crate::protocol::client_secret::ClientSecret;
+use crate::protocol::grants::GrantType;
 use crate::random;
 use crate::seed::Seed;
 use crate::startup;
-use crate::store::clients;
+use crate::store::{client_secrets, clients};
+
+/// Ten years: beyond that a number is a slip of the pen.
+const LONGEST_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -22,6 +28,19 @@ pub(super) enum Verb {
     Create(New),
     /// Show every app.
     List,
+    /// Show what is known of an app; of its secrets only how each begins.
+    Show { id: String },
+    /// Make another secret, which is shown this once; those before it go on working.
+    AddSecret {
+        id: String,
+        /// How long it works, such as 90d; for ever when absent.
+        #[arg(long, value_name = "DURATION", value_parser = life_of_a_secret)]
+        expires: Option<Duration>,
+    },
+    /// End a secret at once; `clients show` tells its id.
+    RevokeSecret { id: String, secret_id: String },
+    /// Remove an app with everything that was issued to it or allowed to it.
+    Delete { id: String },
 }
 
 #[derive(Args)]
@@ -33,8 +52,15 @@ pub(super) struct New {
     #[arg(long)]
     name: Option<String>,
     /// Where people may be sent back to; may be repeated.
-    #[arg(long = "redirect-uri", value_name = "URI", required = true)]
+    #[arg(
+        long = "redirect-uri",
+        value_name = "URI",
+        required_unless_present = "machine"
+    )]
     redirect_uris: Vec<String>,
+    /// It gets tokens for itself, with its secret: there is no person, and nobody is sent back.
+    #[arg(long, conflicts_with_all = ["redirect_uris", "public", "native", "refresh_tokens", "skip_consent", "require_pkce"])]
+    machine: bool,
     /// It runs where a secret can't be kept, as in a browser: no secret, PKCE always.
     #[arg(long)]
     public: bool,
@@ -70,6 +96,10 @@ pub(super) fn run(
     match verb {
         Verb::Create(new) => create(config, new, format, out),
         Verb::List => list(config, format, out),
+        Verb::Show { id } => show(config, &id, format, out),
+        Verb::AddSecret { id, expires } => add_secret(config, &id, expires, format, out),
+        Verb::RevokeSecret { id, secret_id } => revoke_secret(config, &id, &secret_id, format, out),
+        Verb::Delete { id } => delete(config, &id, format, out),
     }
 }
 
@@ -106,21 +136,172 @@ fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode
     let apps = startup::open(config, false)?
         .store
         .read_blocking(clients::list)?;
+    let headings = ["CLIENT ID", "NAME", "KIND", "REDIRECT URIS"];
+    output::list(out, format, &apps, &headings, row, describe)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(
+    config: &Config,
+    id: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let client = ClientId::from_request(id);
+    let store = startup::open(config, false)?.store;
+    let (app, secrets) = store.read_blocking(move |conn| {
+        let app = clients::find(conn, &client)?;
+        Ok((app, client_secrets::list(conn, &client)?))
+    })?;
+    let app = app.ok_or_else(|| unknown(id))?;
+    let mut value = describe(&app);
     match format {
         Format::Table => {
-            let rows: Vec<_> = apps.iter().map(row).collect();
-            output::table(out, &["CLIENT ID", "NAME", "KIND", "REDIRECT URIS"], &rows)?;
+            let fields: Vec<_> = value.as_object().into_iter().flatten().map(field).collect();
+            output::table(out, &["FIELD", "VALUE"], &fields)?;
+            writeln!(out)?;
+            let rows: Vec<_> = secrets.iter().map(secret_row).collect();
+            let headings = [
+                "SECRET ID",
+                "BEGINS WITH",
+                "CREATED",
+                "LAST USED",
+                "EXPIRES",
+            ];
+            output::table(out, &headings, &rows)?;
         }
         Format::Json => {
-            for app in &apps {
-                output::object(out, &describe(app)?)?;
+            if let Some(object) = value.as_object_mut() {
+                let secrets = secrets.iter().map(describe_secret).collect();
+                object.insert("secrets".to_owned(), Value::Array(secrets));
             }
+            output::object(out, &value)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn add_secret(
+    config: &Config,
+    id: &str,
+    expires: Option<Duration>,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let store = startup::open(config, false)?.store;
+    let (client, text) = (ClientId::from_request(id), random::token());
+    let now = Clock::system().now();
+    let secret = ClientSecret {
+        expires_at: expires.map(|life| now.plus(life)),
+        ..ClientSecret::new(&random::id(), &text, now)
+    };
+    let added = {
+        let secret = secret.clone();
+        store.write_blocking(move |tx| client_secrets::add(tx, &client, &secret, now))?
+    };
+    added.map_err(|reason| Failure::new(format!("{id}: {reason}")))?;
+    match format {
+        Format::Table => {
+            writeln!(out, "secret_id={}", secret.id)?;
+            writeln!(out, "client_secret={text}  (shown this once)")?;
+        }
+        Format::Json => {
+            let mut value = describe_secret(&secret);
+            if let Some(object) = value.as_object_mut() {
+                object.insert("client_id".to_owned(), json!(id));
+                object.insert("client_secret".to_owned(), json!(text));
+            }
+            output::object(out, &value)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The last one too: who must stop a leak has to be able to.
+fn revoke_secret(
+    config: &Config,
+    id: &str,
+    secret_id: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let store = startup::open(config, false)?.store;
+    let (client, secret) = (ClientId::from_request(id), secret_id.to_owned());
+    let now = Clock::system().now();
+    let (revoked, secrets) = store.write_blocking(move |tx| {
+        let revoked = client_secrets::revoke(tx, &client, &secret, now)?;
+        Ok((revoked, client_secrets::list(tx, &client)?))
+    })?;
+    if !revoked {
+        let reason = format!("the client {id} has no secret {secret_id} that still works");
+        return Err(Failure::new(reason));
+    }
+    let left = secrets.iter().filter(|secret| secret.is_live(now)).count();
+    let from_file = secrets
+        .iter()
+        .any(|secret| secret.id == secret_id && secret.from_file);
+    match format {
+        Format::Table => {
+            writeln!(out, "revoked {secret_id} of {id}")?;
+            if from_file {
+                writeln!(
+                    out,
+                    "It came from a file: change it there too, or `latchkey apply` brings it back."
+                )?;
+            }
+            match left {
+                0 => writeln!(
+                    out,
+                    "{id} has no secret left and can't authenticate; `latchkey clients add-secret {id}` makes one."
+                )?,
+                left => writeln!(out, "left: {left}")?,
+            }
+        }
+        Format::Json => output::object(
+            out,
+            &json!({ "client_id": id, "id": secret_id, "from_file": from_file, "left": left }),
+        )?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn delete(
+    config: &Config,
+    id: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let store = startup::open(config, false)?.store;
+    let client = ClientId::from_request(id);
+    if !store.write_blocking(move |tx| clients::delete(tx, &client))? {
+        return Err(unknown(id));
+    }
+    match format {
+        Format::Table => writeln!(
+            out,
+            "deleted {id}; its tokens and consents are gone with it"
+        )?,
+        Format::Json => output::object(out, &json!({ "client_id": id, "deleted": true }))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::new(format!("there is no client {id}"))
+}
+
+fn life_of_a_secret(text: &str) -> Result<Duration, String> {
+    duration::parse(text)
+        .filter(|life| !life.is_zero() && *life <= LONGEST_LIFE)
+        .ok_or_else(|| "a duration such as 12h or 90d, at most 3650d".to_owned())
+}
+
 fn metadata(new: New, id: &str) -> ClientMetadata {
+    let grant_types: Option<&[GrantType]> = match (new.machine, new.refresh_tokens) {
+        (true, _) => Some(&[GrantType::ClientCredentials]),
+        (false, true) => Some(&[GrantType::AuthorizationCode, GrantType::RefreshToken]),
+        (false, false) => None,
+    };
     ClientMetadata {
         client_id: Some(id.to_owned()),
         client_name: new.name,
@@ -132,17 +313,15 @@ fn metadata(new: New, id: &str) -> ClientMetadata {
         require_pkce: Some(new.require_pkce),
         skip_consent: Some(new.skip_consent),
         access_token_format: new.opaque.then(|| "opaque".to_owned()),
-        grant_types: new.refresh_tokens.then(|| {
-            ["authorization_code", "refresh_token"]
-                .map(str::to_owned)
-                .to_vec()
-        }),
+        grant_types: grant_types.map(|all| all.iter().map(|one| one.as_str().to_owned()).collect()),
         ..ClientMetadata::default()
     }
 }
 
 fn row(app: &Client) -> Vec<String> {
-    let kind = if app.is_public() {
+    let kind = if !app.may_use(GrantType::AuthorizationCode) {
+        "machine"
+    } else if app.is_public() {
         "public"
     } else {
         "confidential"
@@ -157,8 +336,8 @@ fn row(app: &Client) -> Vec<String> {
 }
 
 /// The metadata under their registered names, lifetimes in seconds; what is not set is left out.
-fn describe(app: &Client) -> serde_json::Result<Value> {
-    let mut value = serde_json::to_value(app)?;
+fn describe(app: &Client) -> Value {
+    let mut value = serde_json::to_value(app).expect("our own types always have a JSON form");
     if let Some(object) = value.as_object_mut() {
         object.retain(|_, value| !value.is_null());
         let lifetimes = [
@@ -174,5 +353,41 @@ fn describe(app: &Client) -> serde_json::Result<Value> {
             .filter_map(|(name, life)| Some((name.to_owned(), json!(life?.as_secs()))));
         object.insert("tokens".to_owned(), Value::Object(tokens.collect()));
     }
-    Ok(value)
+    value
+}
+
+/// A field of the metadata for people: lists word by word, texts without quotes.
+fn field((name, value): (&String, &Value)) -> Vec<String> {
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let shown = match value {
+        Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(" "),
+        other => text(other),
+    };
+    vec![name.clone(), shown]
+}
+
+fn secret_row(secret: &ClientSecret) -> Vec<String> {
+    vec![
+        secret.id.clone(),
+        secret.prefix.clone(),
+        output::time(secret.created_at),
+        output::moment(secret.last_used_at),
+        output::moment(secret.expires_at),
+    ]
+}
+
+/// Neither the secret nor its hash.
+fn describe_secret(secret: &ClientSecret) -> Value {
+    json!({
+        "id": secret.id,
+        "prefix": secret.prefix,
+        "from_file": secret.from_file,
+        "created_at": output::time(secret.created_at),
+        "last_used_at": secret.last_used_at.map(output::time),
+        "expires_at": secret.expires_at.map(output::time),
+    })
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::{self, Format};
@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::keys;
 use crate::protocol::time::Timestamp;
 use crate::startup;
-use crate::store::signing_keys;
+use crate::store::signing_keys::{self, StoredKey};
 
 /// Servers look once a second.
 const SEEN_BY_SERVERS: Duration = Duration::from_millis(1_100);
@@ -47,48 +47,15 @@ fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode
     let stored = startup::open(config, false)?
         .store
         .read_blocking(signing_keys::list)?;
-    match format {
-        Format::Table => {
-            let moment = |time: Option<_>| time.map(output::time).unwrap_or_default();
-            let rows: Vec<_> = stored
-                .into_iter()
-                .map(|key| {
-                    let state = key.state.as_str().to_owned();
-                    let times =
-                        [Some(key.created_at), key.activated_at, key.retired_at].map(moment);
-                    [key.kid, key.algorithm, state]
-                        .into_iter()
-                        .chain(times)
-                        .collect()
-                })
-                .collect();
-            output::table(
-                out,
-                &[
-                    "KID",
-                    "ALGORITHM",
-                    "STATE",
-                    "CREATED",
-                    "ACTIVATED",
-                    "RETIRED",
-                ],
-                &rows,
-            )?;
-        }
-        Format::Json => {
-            for key in &stored {
-                let value = json!({
-                    "kid": key.kid,
-                    "algorithm": key.algorithm,
-                    "state": key.state.as_str(),
-                    "created_at": output::time(key.created_at),
-                    "activated_at": key.activated_at.map(output::time),
-                    "retired_at": key.retired_at.map(output::time),
-                });
-                output::object(out, &value)?;
-            }
-        }
-    }
+    let headings = [
+        "KID",
+        "ALGORITHM",
+        "STATE",
+        "CREATED",
+        "ACTIVATED",
+        "RETIRED",
+    ];
+    output::list(out, format, &stored, &headings, row, describe)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,6 +110,28 @@ fn rotate(
         )?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn row(key: &StoredKey) -> Vec<String> {
+    vec![
+        key.kid.clone(),
+        key.algorithm.clone(),
+        key.state.as_str().to_owned(),
+        output::time(key.created_at),
+        output::moment(key.activated_at),
+        output::moment(key.retired_at),
+    ]
+}
+
+fn describe(key: &StoredKey) -> Value {
+    json!({
+        "kid": key.kid,
+        "algorithm": key.algorithm,
+        "state": key.state.as_str(),
+        "created_at": output::time(key.created_at),
+        "activated_at": key.activated_at.map(output::time),
+        "retired_at": key.retired_at.map(output::time),
+    })
 }
 
 /// When the command returns, every running server signs with the new key.

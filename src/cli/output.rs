@@ -17,6 +17,23 @@ pub(super) enum Format {
     Json,
 }
 
+/// Prints a list: a row of a table for each, or an object on a line of its own.
+pub(super) fn list<T>(
+    out: &mut dyn Write,
+    format: Format,
+    items: &[T],
+    headings: &[&str],
+    row: impl Fn(&T) -> Vec<String>,
+    describe: impl Fn(&T) -> Value,
+) -> io::Result<()> {
+    match format {
+        Format::Table => table(out, headings, &items.iter().map(row).collect::<Vec<_>>()),
+        Format::Json => items
+            .iter()
+            .try_for_each(|item| object(out, &describe(item))),
+    }
+}
+
 /// Prints columns under their headings; the last one is not padded.
 pub(super) fn table(
     out: &mut dyn Write,
@@ -57,6 +74,11 @@ pub(super) fn time(time: Timestamp) -> String {
     DateTime::from_timestamp(time.seconds(), 0)
         .map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
         .unwrap_or_default()
+}
+
+/// A time that may be missing, as a cell of a table.
+pub(super) fn moment(at: Option<Timestamp>) -> String {
+    at.map(time).unwrap_or_default()
 }
 
 /// `yes` or nothing: a column of these is read at a glance.

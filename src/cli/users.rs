@@ -97,21 +97,8 @@ fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode
     let people = startup::open(config, false)?
         .store
         .read_blocking(users::list)?;
-    match format {
-        Format::Table => {
-            let rows: Vec<_> = people.iter().map(row).collect();
-            output::table(
-                out,
-                &["EMAIL", "NAME", "VERIFIED", "ADMIN", "DISABLED", "GROUPS"],
-                &rows,
-            )?;
-        }
-        Format::Json => {
-            for user in &people {
-                output::object(out, &describe(user))?;
-            }
-        }
-    }
+    let headings = ["EMAIL", "NAME", "VERIFIED", "ADMIN", "DISABLED", "GROUPS"];
+    output::list(out, format, &people, &headings, row, describe)?;
     Ok(ExitCode::SUCCESS)
 }
 

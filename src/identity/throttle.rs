@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::protocol::client::ClientId;
 use crate::protocol::seal::{RootKey, mac};
 use crate::protocol::time::Timestamp;
 
@@ -128,6 +129,24 @@ pub fn buckets(
             .collect()
         }
     }
+}
+
+/// The counter of wrong secrets that one address sent for one client. Only there is anybody slowed: a client is one program
+/// for all of its users, and a stranger's guesses must not stop it. Its windows don't grow either, since several programs
+/// of one client may share an address and one of them may have been left behind with a wrong secret.
+pub fn of_client(
+    key: &RootKey,
+    limits: &Limits,
+    client: &ClientId,
+    address: IpAddr,
+) -> (Bucket, Limit) {
+    let limit = Limit {
+        failures: limits.account_failures,
+        window: limits.window,
+        growth: Growth::None,
+    };
+    let name = format!("client\0{client}\0{}", network(address));
+    (Bucket(mac(key, "throttle", name.as_bytes())), limit)
 }
 
 /// One address of IPv4, a /64 of IPv6: that is what one subscriber gets.
@@ -254,6 +273,25 @@ mod tests {
             counters.first().map(|(bucket, _)| bucket),
             names("a", None, "192.0.2.1").first()
         );
+    }
+
+    #[test]
+    fn c9_a_client_is_counted_by_its_name_and_network() {
+        let key: RootKey = "00".repeat(32).parse().expect("a key");
+        let name = |client: &str, address: &str| {
+            let address = address.parse().expect("an address");
+            of_client(&key, &LIMITS, &ClientId::from_request(client), address).0
+        };
+        let first = name("rp", "2001:db8:1:2::1");
+        assert_eq!(first, name("rp", "2001:db8:1:2:ffff::9"));
+        for (client, address) in [
+            ("rp", "2001:db8:1:3::1"),
+            ("other", "2001:db8:1:2::1"),
+            ("rp", "192.0.2.1"),
+        ] {
+            assert_ne!(first, name(client, address), "{client} {address}");
+        }
+        assert!(!names("rp", None, "192.0.2.1").contains(&name("rp", "192.0.2.1")));
     }
 
     #[test]

@@ -258,6 +258,7 @@ impl fmt::Display for Problem {
     }
 }
 
+const LONGEST_NAME: usize = 200;
 const LONGEST_TEXT: usize = 2_000;
 const MOST_VALUES: usize = 100;
 const LONGEST_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3_600);
@@ -269,7 +270,17 @@ impl ClientMetadata {
     /// Checks everything and lists every problem at once.
     pub fn check(&self, client_id: ClientId) -> Result<Client, Vec<Problem>> {
         let mut problems = Problems::default();
-        self.check_sizes(&client_id, &mut problems);
+        self.check_sizes(&mut problems);
+        // What is too large is looked at no further: each of its values could be one more problem.
+        if !problems.0.is_empty() {
+            return Err(problems.0);
+        }
+        if !is_client_id(client_id.as_str()) {
+            problems.add::<()>(
+                "client_id",
+                "is 1 to 255 of A-Z a-z 0-9 - _ . ~, and not dots alone",
+            );
+        }
         let application_type = match self.application_type.as_deref() {
             None | Some("web") => ApplicationType::Web,
             Some("native") => ApplicationType::Native,
@@ -303,20 +314,17 @@ impl ClientMetadata {
             );
         }
         let native = application_type == ApplicationType::Native;
-        let redirect_uris = self
-            .redirect_uris
-            .iter()
-            .enumerate()
-            .filter_map(
-                |(index, value)| match RedirectUri::register(value, native) {
-                    Ok(uri) => Some(uri),
-                    Err(reason) => problems.add(
-                        &format!("redirect_uris[{index}]"),
-                        format!("{value:?} {reason}"),
-                    ),
-                },
-            )
-            .collect::<Vec<_>>();
+        let mut redirect_uris = Vec::new();
+        for (index, value) in self.redirect_uris.iter().enumerate() {
+            match RedirectUri::register(value, native) {
+                Ok(uri) if redirect_uris.contains(&uri) => {}
+                Ok(uri) => redirect_uris.push(uri),
+                Err(reason) => {
+                    let field = format!("redirect_uris[{index}]");
+                    problems.add::<()>(&field, format!("{value:?} {reason}"));
+                }
+            }
+        }
         let grant_types = self.check_grant_types(method, &mut problems);
         let signs_in = grant_types.contains(&GrantType::AuthorizationCode);
         if self.redirect_uris.is_empty() && signs_in {
@@ -382,7 +390,15 @@ impl ClientMetadata {
             if !is_origin(origin) {
                 problems.add::<()>(
                     &format!("allowed_cors_origins[{index}]"),
-                    format!("{origin:?} is not an origin such as https://app.example: scheme, host, port, nothing else"),
+                    format!("{origin:?} is not an origin such as https://app.example (or http://localhost:3000): scheme, host, port, nothing else"),
+                );
+            }
+        }
+        for (index, value) in self.default_acr_values.iter().flatten().enumerate() {
+            if value.is_empty() || !value.chars().all(|c| c.is_ascii_graphic()) {
+                problems.add::<()>(
+                    &format!("default_acr_values[{index}]"),
+                    "is printable ASCII without spaces",
                 );
             }
         }
@@ -428,14 +444,14 @@ impl ClientMetadata {
             token_endpoint_auth_method: method,
             id_token_signed_response_alg: algorithm,
             default_max_age: self.default_max_age,
-            default_acr_values: self.default_acr_values.clone().unwrap_or_default(),
+            default_acr_values: distinct(self.default_acr_values.as_deref()),
             scope,
             require_pkce: self.require_pkce.unwrap_or(false),
             skip_consent: self.skip_consent.unwrap_or(false),
             access_token_format,
-            allowed_cors_origins: self.allowed_cors_origins.clone().unwrap_or_default(),
-            allowed_resources: self.allowed_resources.clone().unwrap_or_default(),
-            protected_resources: self.protected_resources.clone().unwrap_or_default(),
+            allowed_cors_origins: distinct(self.allowed_cors_origins.as_deref()),
+            allowed_resources: distinct(self.allowed_resources.as_deref()),
+            protected_resources: distinct(self.protected_resources.as_deref()),
             claims_in_id_token: self.claims_in_id_token.unwrap_or(false),
             session_refresh_tokens,
             tokens,
@@ -486,36 +502,24 @@ impl ClientMetadata {
         grant_types
     }
 
-    fn check_sizes(&self, client_id: &ClientId, problems: &mut Problems) {
-        let id = client_id.as_str();
-        if id.is_empty()
-            || id.len() > 255
-            || !id
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'))
-        {
-            problems.add::<()>("client_id", "is 1 to 255 of A-Z a-z 0-9 - _ . ~");
-        }
-        for (field, value) in [
-            ("client_name", &self.client_name),
-            ("client_uri", &self.client_uri),
-            ("policy_uri", &self.policy_uri),
-            ("tos_uri", &self.tos_uri),
-            ("client_secret", &self.client_secret),
-        ] {
-            if value.as_ref().is_some_and(|value| {
-                value.len()
-                    > if field == "client_name" {
-                        200
-                    } else {
-                        LONGEST_TEXT
-                    }
-            }) {
-                problems.add::<()>(field, "is too long");
+    fn check_sizes(&self, problems: &mut Problems) {
+        let texts = [
+            ("client_name", &self.client_name, LONGEST_NAME),
+            ("client_uri", &self.client_uri, LONGEST_TEXT),
+            ("policy_uri", &self.policy_uri, LONGEST_TEXT),
+            ("tos_uri", &self.tos_uri, LONGEST_TEXT),
+            ("client_secret", &self.client_secret, LONGEST_TEXT),
+            ("scope", &self.scope, LONGEST_TEXT),
+        ];
+        for (field, value, longest) in texts {
+            if value.as_ref().is_some_and(|value| value.len() > longest) {
+                problems.add::<()>(field, format!("has more than {longest} bytes"));
             }
         }
         let lists = [
             ("redirect_uris", Some(&self.redirect_uris)),
+            ("response_types", self.response_types.as_ref()),
+            ("grant_types", self.grant_types.as_ref()),
             ("allowed_cors_origins", self.allowed_cors_origins.as_ref()),
             ("allowed_resources", self.allowed_resources.as_ref()),
             ("protected_resources", self.protected_resources.as_ref()),
@@ -530,6 +534,9 @@ impl ClientMetadata {
                     "has more than 100 values, or one of more than 2000 characters",
                 );
             }
+        }
+        if self.tokens.len() > MOST_VALUES {
+            problems.add::<()>("tokens", "has more than 100 values");
         }
     }
 
@@ -591,23 +598,56 @@ impl Problems {
     }
 }
 
-fn is_origin(value: &str) -> bool {
-    Url::parse(value).is_ok_and(|url| {
-        matches!(url.scheme(), "https" | "http") && url.origin().ascii_serialization() == value
-    })
+fn is_client_id(id: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
+    // It becomes part of addresses, where dots alone mean another place.
+    (1..=255).contains(&id.len()) && id.chars().all(allowed) && id.chars().any(|c| c != '.')
 }
 
+/// Each value once, in the order in which they first come.
+fn distinct(values: Option<&[String]>) -> Vec<String> {
+    let mut once: Vec<String> = Vec::new();
+    for value in values.into_iter().flatten() {
+        if !once.contains(value) {
+            once.push(value.clone());
+        }
+    }
+    once
+}
+
+fn is_origin(value: &str) -> bool {
+    Url::parse(value)
+        .is_ok_and(|url| is_safe_to_fetch(&url) && url.origin().ascii_serialization() == value)
+}
+
+/// An address that people may be sent to by a link. Browsers take `https:x` and `https:\\x` for something else than programs.
 fn is_web_address(value: &str) -> bool {
-    Url::parse(value).is_ok_and(|url| match url.scheme() {
+    let is_plain = value.chars().all(|c| c.is_ascii_graphic() && c != '\\')
+        && (value.starts_with("https://") || value.starts_with("http://"));
+    is_plain
+        && Url::parse(value).is_ok_and(|url| {
+            is_safe_to_fetch(&url) && url.username().is_empty() && url.password().is_none()
+        })
+}
+
+/// Nobody on the way can change what is there.
+fn is_safe_to_fetch(url: &Url) -> bool {
+    match url.scheme() {
         "https" => true,
         "http" => matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")),
         _ => false,
-    })
+    }
 }
 
-/// A name without control characters and without the marks that turn the reading direction round and so disguise it.
+/// A name without control characters, without the marks that turn the reading direction round, and without what takes no
+/// room: each of them could disguise one name as another.
 fn plain_text(name: &str) -> String {
-    let disguises = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let disguises = |c: char| {
+        matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+    };
     name.chars()
         .filter(|c| !c.is_control() && !disguises(*c))
         .collect::<String>()
@@ -715,7 +755,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_hide_its_reading_direction() {
+    fn m4_a_name_cannot_hide_its_reading_direction() {
         let disguised = ClientMetadata {
             client_name: Some("\u{202e}elgooG\u{200b}".to_owned()),
             ..metadata()
@@ -727,6 +767,312 @@ mod tests {
                 .display_name(),
             "elgooG"
         );
+    }
+
+    fn named(name: &str) -> Client {
+        let named = ClientMetadata {
+            client_name: Some(name.to_owned()),
+            ..metadata()
+        };
+        named.check(ClientId::from_request("c")).expect("valid")
+    }
+
+    #[test]
+    fn m4_a_name_has_no_character_that_nobody_sees() {
+        for name in [
+            "Goo\u{ad}gle",
+            "Goo\u{0}gle",
+            "Goo\u{1b}gle",
+            "Goo\u{2029}gle",
+            "Goo\u{206a}gle",
+            "Goo\u{e0041}gle",
+            "Goo\u{3164}gle",
+            "\u{61c}Google",
+            "\nGoogle\t",
+            "\u{a0}Google\u{3000}",
+            "Google\u{fff9}",
+        ] {
+            assert_eq!(named(name).display_name(), "Google", "{name:?}");
+        }
+        for nothing in ["", "  ", "\u{3164}\u{115f}", "\u{202e}"] {
+            assert_eq!(named(nothing).display_name(), "c", "{nothing:?}");
+        }
+        for name in ["Bücherei", "本棚", "مكتبة", "Notes 📓"] {
+            assert_eq!(named(name).display_name(), name);
+        }
+    }
+
+    #[test]
+    fn a3_a_client_with_one_bad_redirect_uri_is_refused() {
+        let long = format!("https://rp.example/{}", "a".repeat(2_000));
+        for (value, field) in [
+            ("https://rp.example/*", "redirect_uris[1]"),
+            (&long, "redirect_uris"),
+        ] {
+            let bad = ClientMetadata {
+                redirect_uris: vec!["https://rp.example/cb".to_owned(), value.to_owned()],
+                ..ClientMetadata::default()
+            };
+            assert_eq!(problems(&bad), [field]);
+        }
+    }
+
+    #[test]
+    fn m7_what_is_too_large_is_refused_with_one_problem_each() {
+        let many = |value: &str| vec![value.to_owned(); MOST_VALUES + 1];
+        let huge = ClientMetadata {
+            client_name: Some("x".repeat(201)),
+            scope: Some("x".repeat(2_001)),
+            redirect_uris: many("https://*"),
+            response_types: Some(many("code")),
+            grant_types: Some(many("password")),
+            default_acr_values: Some(many("")),
+            allowed_cors_origins: Some(many("*")),
+            allowed_resources: Some(many("*")),
+            protected_resources: Some(vec!["x".repeat(2_001)]),
+            tokens: (0..=MOST_VALUES)
+                .map(|number| (number.to_string(), DurationText::Seconds(1)))
+                .collect(),
+            ..metadata()
+        };
+        let expected = [
+            "client_name",
+            "scope",
+            "redirect_uris",
+            "response_types",
+            "grant_types",
+            "allowed_cors_origins",
+            "allowed_resources",
+            "protected_resources",
+            "default_acr_values",
+            "tokens",
+        ];
+        assert_eq!(problems(&huge), expected);
+    }
+
+    #[test]
+    fn m7_what_is_said_twice_is_registered_once() {
+        let twice = |value: &str| vec![value.to_owned(), value.to_owned()];
+        let client = ClientMetadata {
+            redirect_uris: twice("https://rp.example/cb"),
+            grant_types: Some(twice("authorization_code")),
+            allowed_cors_origins: Some(twice("https://rp.example")),
+            allowed_resources: Some(twice("https://api.example/")),
+            protected_resources: Some(twice("https://api.example/")),
+            default_acr_values: Some(twice("1")),
+            ..metadata()
+        }
+        .check(ClientId::from_request("c"))
+        .expect("valid");
+        let lengths = [
+            client.redirect_uris.len(),
+            client.grant_types.len(),
+            client.allowed_cors_origins.len(),
+            client.allowed_resources.len(),
+            client.protected_resources.len(),
+            client.default_acr_values.len(),
+        ];
+        assert_eq!(lengths, [1; 6]);
+    }
+
+    #[test]
+    fn m7_no_value_lets_a_client_do_more_than_is_known_here() {
+        let text = |value: &str| Some(value.to_owned());
+        let list = |value: &str| Some(vec![value.to_owned()]);
+        let cases: [(&str, ClientMetadata); 16] = [
+            (
+                "grant_types",
+                ClientMetadata {
+                    grant_types: list("password"),
+                    ..metadata()
+                },
+            ),
+            (
+                "grant_types",
+                ClientMetadata {
+                    grant_types: list("implicit"),
+                    ..metadata()
+                },
+            ),
+            (
+                "grant_types",
+                ClientMetadata {
+                    grant_types: Some(Vec::new()),
+                    ..metadata()
+                },
+            ),
+            (
+                "grant_types",
+                ClientMetadata {
+                    grant_types: list("client_credentials"),
+                    token_endpoint_auth_method: text("none"),
+                    ..ClientMetadata::default()
+                },
+            ),
+            (
+                "response_types",
+                ClientMetadata {
+                    response_types: list("token"),
+                    ..metadata()
+                },
+            ),
+            (
+                "response_types",
+                ClientMetadata {
+                    response_types: list("code id_token"),
+                    ..metadata()
+                },
+            ),
+            (
+                "scope",
+                ClientMetadata {
+                    scope: text("openid admin"),
+                    ..metadata()
+                },
+            ),
+            (
+                "scope",
+                ClientMetadata {
+                    scope: text("openid\u{0}"),
+                    ..metadata()
+                },
+            ),
+            (
+                "token_endpoint_auth_method",
+                ClientMetadata {
+                    token_endpoint_auth_method: text("NONE"),
+                    ..metadata()
+                },
+            ),
+            (
+                "token_endpoint_auth_method",
+                ClientMetadata {
+                    token_endpoint_auth_method: text(""),
+                    ..metadata()
+                },
+            ),
+            (
+                "client_secret",
+                ClientMetadata {
+                    client_secret: text("a-secret-of-more-than-thirty-two-characters"),
+                    token_endpoint_auth_method: text("none"),
+                    ..metadata()
+                },
+            ),
+            (
+                "client_secret",
+                ClientMetadata {
+                    client_secret: text("short"),
+                    ..metadata()
+                },
+            ),
+            (
+                "application_type",
+                ClientMetadata {
+                    application_type: text("trusted"),
+                    ..metadata()
+                },
+            ),
+            (
+                "id_token_signed_response_alg",
+                ClientMetadata {
+                    id_token_signed_response_alg: text("none"),
+                    ..metadata()
+                },
+            ),
+            (
+                "id_token_signed_response_alg",
+                ClientMetadata {
+                    id_token_signed_response_alg: text("HS256"),
+                    ..metadata()
+                },
+            ),
+            (
+                "access_token_format",
+                ClientMetadata {
+                    access_token_format: text("none"),
+                    ..metadata()
+                },
+            ),
+        ];
+        for (field, metadata) in cases {
+            assert_eq!(problems(&metadata), [field], "{metadata:?}");
+        }
+        let unknown =
+            serde_json::json!({ "redirect_uris": ["https://rp.example/cb"], "trusted": true });
+        assert!(serde_json::from_value::<ClientMetadata>(unknown).is_err());
+    }
+
+    #[test]
+    fn m7_a_client_id_is_safe_in_an_address() {
+        for id in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a%2fb",
+            "é",
+            "a\n",
+            &"x".repeat(256),
+        ] {
+            let refused = metadata().check(ClientId::from_request(id)).expect_err(id);
+            assert_eq!(
+                refused.first().map(|problem| problem.field.as_str()),
+                Some("client_id"),
+                "{id:?}"
+            );
+        }
+        for id in ["rp", "-", "com.example.app", &"x".repeat(255)] {
+            assert!(metadata().check(ClientId::from_request(id)).is_ok(), "{id}");
+        }
+    }
+
+    #[test]
+    fn links_and_origins_are_https_or_on_this_machine() {
+        for good in [
+            "https://rp.example/terms?x=1",
+            "https://RP.example",
+            "http://localhost:3000/",
+        ] {
+            assert!(is_web_address(good), "{good}");
+        }
+        for bad in [
+            "javascript:alert(1)",
+            "http://rp.example/",
+            "https:rp.example",
+            "https:/rp.example",
+            "https:\\\\rp.example",
+            "//rp.example",
+            " https://rp.example",
+            "https://rp.example/\n",
+            "https://user@rp.example/",
+            "https://rp.example/\u{202e}",
+            "https://",
+            "data:,x",
+        ] {
+            assert!(!is_web_address(bad), "{bad:?}");
+        }
+        for good in [
+            "https://rp.example",
+            "https://rp.example:8443",
+            "http://localhost:3000",
+            "http://127.0.0.1:3000",
+        ] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "*",
+            "null",
+            "https://rp.example/",
+            "https://RP.example",
+            "https://rp.example:443",
+            "http://rp.example",
+            "https://*.rp.example/",
+            "file://",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
     }
 
     #[test]

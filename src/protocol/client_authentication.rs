@@ -87,6 +87,20 @@ pub fn check<'a>(
     }
 }
 
+/// Whether a refused request was a guess: a secret that never was one of this client's. Who goes on with one that has ended
+/// was left behind, and guesses nothing.
+pub fn is_guess(
+    credentials: &Credentials,
+    client: Option<&Client>,
+    secrets: &[ClientSecret],
+) -> bool {
+    let Some(secret) = &credentials.secret else {
+        return false;
+    };
+    client.is_some_and(|client| !client.is_public())
+        && !secrets.iter().any(|known| known.matches(secret))
+}
+
 /// `Basic base64(urlencode(id) ":" urlencode(secret))` (RFC 6749 §2.3.1).
 fn basic(header: &str) -> Result<Credentials, OAuthError> {
     let malformed = || {
@@ -245,6 +259,9 @@ mod tests {
         };
         let rp = client(|_| {});
         assert!(check(&sent, Some(&rp), std::slice::from_ref(&ended), NOW).is_err());
+        assert!(!is_guess(&sent, Some(&rp), std::slice::from_ref(&ended)));
+        assert!(is_guess(&sent, Some(&rp), &[secret("y")]));
+        assert!(!is_guess(&sent, None, &[]), "nobody's secret");
         assert!(check(&sent, Some(&rp), &[ended, secret("x")], NOW).is_ok());
     }
 }

@@ -19,6 +19,8 @@ pub struct RedirectUri(String);
 pub enum BadRedirectUri {
     #[error("is not an absolute URI of printable ASCII without spaces")]
     NotAUri,
+    #[error("has an encoded control character")]
+    Control,
     #[error("has a fragment")]
     Fragment,
     #[error("has a user name or password")]
@@ -66,6 +68,15 @@ impl RedirectUri {
         if value.contains('*') {
             return Err(BadRedirectUri::Wildcard);
         }
+        if !value.bytes().all(is_uri_byte) {
+            return Err(BadRedirectUri::NotAUri);
+        }
+        if encoded_bytes(value)?
+            .iter()
+            .any(|byte| byte.is_ascii_control())
+        {
+            return Err(BadRedirectUri::Control);
+        }
         let url = Url::parse(value).map_err(|_parse_error| BadRedirectUri::NotAUri)?;
         if NEVER.contains(&url.scheme()) {
             return Err(BadRedirectUri::Scheme);
@@ -73,24 +84,18 @@ impl RedirectUri {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(BadRedirectUri::UserInfo);
         }
-        match url.scheme() {
-            "https" | "http" => {
-                // What the URL standard would rewrite is a value that two programs may read differently.
-                let plain = without_default_port(value, url.scheme());
-                if url.as_str() != plain && url.as_str() != format!("{plain}/") {
-                    return Err(BadRedirectUri::Ambiguous);
-                }
-                if url.scheme() == "http" && !is_loopback(&url) {
-                    return Err(BadRedirectUri::Http);
-                }
-            }
-            scheme if !native => {
-                let _own_scheme = scheme;
-                return Err(BadRedirectUri::SchemeOfWebApp);
-            }
-            scheme if !scheme.contains('.') => return Err(BadRedirectUri::SchemeWithoutDot),
-            _ => {}
+        // What the URL standard would rewrite is a value that two programs may read differently.
+        let plain = without_default_port(value, url.scheme());
+        if url.as_str() != plain && url.as_str() != format!("{plain}/") {
+            return Err(BadRedirectUri::Ambiguous);
         }
+        match url.scheme() {
+            "http" if !is_loopback(&url) => Err(BadRedirectUri::Http),
+            "https" | "http" => Ok(()),
+            _ if !native => Err(BadRedirectUri::SchemeOfWebApp),
+            scheme if !scheme.contains('.') => Err(BadRedirectUri::SchemeWithoutDot),
+            _ => Ok(()),
+        }?;
         Ok(Self(value.to_owned()))
     }
 
@@ -164,7 +169,11 @@ fn origin(uri: &str) -> Option<&str> {
 
 /// Some frameworks send the default port, the URL standard never writes it: the one difference that is borne.
 fn without_default_port(value: &str, scheme: &str) -> String {
-    let port = if scheme == "https" { ":443" } else { ":80" };
+    let port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return value.to_owned(),
+    };
     let Some((start, rest)) = value.split_once("://") else {
         return value.to_owned();
     };
@@ -172,6 +181,25 @@ fn without_default_port(value: &str, scheme: &str) -> String {
     let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
     let authority = authority.strip_suffix(port).unwrap_or(authority);
     format!("{start}://{authority}{tail}")
+}
+
+/// Unreserved, reserved, or the beginning of an encoded byte (RFC 3986 §2).
+fn is_uri_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte)
+}
+
+/// The bytes that are written as `%xx`; anything else behind a `%` is no URI.
+fn encoded_bytes(value: &str) -> Result<Vec<u8>, BadRedirectUri> {
+    value
+        .split('%')
+        .skip(1)
+        .map(|part| {
+            part.get(..2)
+                .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                .ok_or(BadRedirectUri::NotAUri)
+        })
+        .collect()
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -210,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_cannot_be_registered() {
+    fn a3_bad_values_cannot_be_registered() {
         use BadRedirectUri as Bad;
         for (value, reason) in [
             ("https://rp.example/cb#frag", Bad::Fragment),
@@ -244,6 +272,34 @@ mod tests {
             ("HTTPS://rp.example:443/cb", Bad::Ambiguous),
             ("https://rp.example/:443/../cb", Bad::Ambiguous),
             ("http://127.1:80/cb", Bad::Ambiguous),
+            ("https://rp.example/cb?a=%zz", Bad::NotAUri),
+            ("https://rp.example/cb%", Bad::NotAUri),
+            ("https://rp.example/<script>", Bad::NotAUri),
+            ("https://rp.example/cb?a=\"b\"", Bad::NotAUri),
+            ("https://rp.example/cb?a={b}|c", Bad::NotAUri),
+            ("https://rp.example/cb%0d%0aLocation:x", Bad::Control),
+            ("https://rp.example/cb?a=%00", Bad::Control),
+            ("https://rp.example/cb%7F", Bad::Control),
+            ("https://rp.example/cb\u{202e}", Bad::NotAUri),
+            ("https://rp.example%2f@evil.example/cb", Bad::UserInfo),
+            ("https:///rp.example/cb", Bad::Ambiguous),
+            ("//rp.example/cb", Bad::NotAUri),
+            ("JavaScript:alert(1)", Bad::Scheme),
+            ("vbscript:x", Bad::Scheme),
+            ("file:///etc/passwd", Bad::Scheme),
+            ("blob:https://rp.example/x", Bad::Scheme),
+            ("about:blank", Bad::Scheme),
+            ("intent:x", Bad::SchemeWithoutDot),
+            ("mailto:a@rp.example", Bad::SchemeWithoutDot),
+            ("com.example.app:/a/../cb", Bad::Ambiguous),
+            ("com.example.app:/%2e%2e/cb", Bad::Ambiguous),
+            ("Com.Example.App:/cb", Bad::Ambiguous),
+            ("com.example.app://user@host/cb", Bad::UserInfo),
+            ("com.example.app:/cb#x", Bad::Fragment),
+            ("http://localhost.rp.example/cb", Bad::Http),
+            ("http://localhost./cb", Bad::Http),
+            ("http://0.0.0.0/cb", Bad::Http),
+            ("http://[::ffff:127.0.0.1]/cb", Bad::Ambiguous),
         ] {
             assert_eq!(RedirectUri::register(value, true), Err(reason), "{value}");
         }
@@ -269,6 +325,10 @@ mod tests {
             "http://[::1]:7000/cb",
             "com.example.app:/oauth2redirect",
             "app.example:///oauth-callback",
+            "app.example://callback",
+            "app.example:/cb?a=b%20c",
+            "https://rp.example/cb?a=b%2Fc&d=%C3%A9",
+            "https://xn--bcher-kva.example/~app/(cb);v=1",
         ] {
             assert!(RedirectUri::register(value, true).is_ok(), "{value}");
         }

@@ -51,6 +51,28 @@ pub fn count(
     Ok(Ok(()))
 }
 
+/// When the next attempt may be made, where the limit of this window is reached. Nothing is counted.
+pub fn full_until(
+    conn: &mut AnyConnection,
+    bucket: &Bucket,
+    limit: Limit,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let row: Option<(i64, i64, i64)> = t::table
+        .filter(t::bucket.eq(bucket.0.as_slice()))
+        .select((t::failures, t::earlier_failures, t::window_started_at))
+        .first(conn)
+        .optional()?;
+    Ok(row.and_then(|(failures, earlier_failures, started)| {
+        let counter = Counter {
+            failures,
+            earlier_failures,
+            window_started_at: Timestamp::from_seconds(started),
+        };
+        counter.count(limit, now).err()
+    }))
+}
+
 /// Takes one count back: the answer was right.
 pub fn take_back(conn: &mut AnyConnection, bucket: &Bucket) -> Result<(), StoreError> {
     diesel::update(
@@ -61,4 +83,19 @@ pub fn take_back(conn: &mut AnyConnection, bucket: &Bucket) -> Result<(), StoreE
     .set(t::failures.eq(t::failures - 1))
     .execute(conn)?;
     Ok(())
+}
+
+/// Whether a counter has reached this many failures in a window that began after a time.
+pub fn any_full(
+    conn: &mut AnyConnection,
+    failures: i64,
+    since: Timestamp,
+) -> Result<bool, StoreError> {
+    let found: Option<i64> = t::table
+        .filter(t::window_started_at.gt(since.seconds()))
+        .filter(t::failures.ge(failures))
+        .select(t::failures)
+        .first(conn)
+        .optional()?;
+    Ok(found.is_some())
 }

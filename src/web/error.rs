@@ -1,5 +1,7 @@
 //! How each error is delivered: as a page to people, as JSON to programs. RFC 6749 §5.2; RFC 6750 §3.
 
+use std::time::Duration;
+
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -190,6 +192,19 @@ pub(super) fn json_with(status: StatusCode, error: &OAuthError) -> HttpResponse 
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
+    response
+}
+
+/// Too many failures: what was sent now was not looked at. No code of RFC 6749 says so; `invalid_client` would make a client
+/// throw good credentials away (RFC 6585 §4).
+pub(super) fn slowed_json(wait: Duration) -> HttpResponse {
+    let refusal = OAuthError::new(
+        ErrorCode::TemporarilyUnavailable,
+        "this client failed to authenticate too often from this address; try again later",
+    );
+    let mut response = json_with(StatusCode::TOO_MANY_REQUESTS, &refusal);
+    let seconds = HeaderValue::from(wait.as_secs().max(1));
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
     response
 }
 

@@ -15,6 +15,7 @@ use crate::protocol::jose::SigningAlgorithm;
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::seed::DevApp;
 use crate::store::Store;
+use crate::web::extract::guessing::Guessing;
 use crate::web::oidc::discovery::Discovery;
 
 /// Everything a handler may need, made once at startup.
@@ -22,6 +23,7 @@ pub(crate) struct AppState {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) clients: ClientCache,
+    pub(crate) guessing: Guessing,
     pub(crate) clock: Clock,
     pub(crate) root: RootKey,
     pub(crate) tickets: SealingKey,

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use actix_web::http::header;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 
+use super::client_ip::client_ip;
 use super::form;
+use crate::identity::throttle::{self, Bucket, Limit};
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::client_authentication::{self, Credentials};
 use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::time::Timestamp;
-use crate::store::client_secrets;
+use crate::store::{client_secrets, throttles};
 use crate::web::error::{self, Fault};
 use crate::web::oidc::cors;
 use crate::web::request_log::LoggedClient;
@@ -40,7 +42,7 @@ pub(in crate::web) async fn serve(
     let used_basic = request.headers().contains_key(header::AUTHORIZATION);
     let authenticated = match check_shape(request, &parameters) {
         Ok(()) => authenticate(request, state, &parameters).await,
-        Err(refusal) => Ok(Err((named(state, &parameters).await, refusal))),
+        Err(refusal) => Ok(Err((named(state, &parameters).await, refusal.into()))),
     };
     let (client, result) = match authenticated {
         Ok(Ok(client)) => {
@@ -50,7 +52,12 @@ pub(in crate::web) async fn serve(
             let result = handle(&parameters, &client).await;
             (Some(client), result)
         }
-        Ok(Err((named, refusal))) => (named, Ok(Err(refusal))),
+        Ok(Err((named, Refused::Refusal(refusal)))) => (named, Ok(Err(refusal))),
+        Ok(Err((named, Refused::Slowed { until }))) => {
+            tracing::warn!("authentication of a client slowed after too many failures");
+            let wait = until.since(state.clock.now());
+            (named, Ok(Ok(error::slowed_json(wait))))
+        }
         Err(fault) => (None, Err(fault)),
     };
     let mut response = match result {
@@ -90,7 +97,21 @@ async fn named(state: &AppState, parameters: &Parameters) -> Option<Arc<Client>>
 }
 
 /// The client, or why not; a client that was only named is told too, for the sake of its pages' CORS.
-type Authenticated = Result<Arc<Client>, (Option<Arc<Client>>, OAuthError)>;
+type Authenticated = Result<Arc<Client>, (Option<Arc<Client>>, Refused)>;
+
+enum Refused {
+    Refusal(OAuthError),
+    /// Too many wrong secrets came from this address.
+    Slowed {
+        until: Timestamp,
+    },
+}
+
+impl From<OAuthError> for Refused {
+    fn from(refusal: OAuthError) -> Self {
+        Self::Refusal(refusal)
+    }
+}
 
 async fn authenticate(
     request: &HttpRequest,
@@ -104,22 +125,45 @@ async fn authenticate(
     if headers.next().is_some() {
         return Ok(Err((
             None,
-            invalid_client("the Authorization header was sent more than once"),
+            invalid_client("the Authorization header was sent more than once").into(),
         )));
     }
     let credentials = match Credentials::parse(header, parameters) {
         Ok(credentials) => credentials,
-        Err(refusal) => return Ok(Err((named(state, parameters).await, refusal))),
+        Err(refusal) => return Ok(Err((named(state, parameters).await, refusal.into()))),
     };
     let now = state.clock.now();
+    // Only who sends a secret can guess one, and only where an address is known can guessers be told from the client.
+    let counter = client_ip(request, &state.config.trusted_proxies)
+        .filter(|_| credentials.secret.is_some())
+        .map(|address| {
+            let limits = state.throttle_limits();
+            throttle::of_client(&state.root, &limits, &credentials.client_id, address)
+        });
     let known = state.clients.find(&credentials.client_id).await?;
     let (client, secrets) = match known.as_deref() {
         Some(known) => (Some(known.client.clone()), known.secrets.as_slice()),
         None => (None, &[][..]),
     };
+    if state.guessing.is_seen()
+        && let Some((bucket, limit)) = counter.clone()
+        && let Some(until) = state
+            .store
+            .read(move |conn| throttles::full_until(conn, &bucket, limit, now))
+            .await?
+    {
+        return Ok(Err((client, Refused::Slowed { until })));
+    }
     let proof = match client_authentication::check(&credentials, client.as_deref(), secrets, now) {
         Ok(proof) => proof,
-        Err(refusal) => return Ok(Err((client, refusal))),
+        Err(refusal) => {
+            let guess = client_authentication::is_guess(&credentials, client.as_deref(), secrets);
+            let refused = match counter.filter(|_| guess) {
+                Some(counter) => count(state, counter, now).await?,
+                None => None,
+            };
+            return Ok(Err((client, refused.unwrap_or(refusal.into()))));
+        }
     };
     if let Some(secret) = proof.filter(|secret| secret.should_note_use(now)) {
         note_use(state, &credentials.client_id, &secret.id, now);
@@ -128,6 +172,21 @@ async fn authenticate(
         Some(client) => Ok(Ok(client)),
         None => unreachable!("a client that is not there can't be authenticated"),
     }
+}
+
+/// Counts a wrong secret. It is counted afterwards, since a right one is to cost no write: parallel guesses are all looked
+/// at, but no more of them than the limit are told that they were wrong.
+async fn count(
+    state: &AppState,
+    (bucket, limit): (Bucket, Limit),
+    now: Timestamp,
+) -> Result<Option<Refused>, Fault> {
+    let counted = state
+        .store
+        .write(move |tx| throttles::count(tx, &bucket, limit, now))
+        .await?;
+    state.guessing.note();
+    Ok(counted.err().map(|until| Refused::Slowed { until }))
 }
 
 /// Nobody waits for it: a request that only reads must not depend on whether the database can be written.
