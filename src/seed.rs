@@ -46,6 +46,7 @@ const CLIENT_FIELDS: &[&str] = &[
     "tos_uri",
     "application_type",
     "redirect_uris",
+    "post_logout_redirect_uris",
     "response_types",
     "grant_types",
     "token_endpoint_auth_method",

@@ -35,6 +35,9 @@ pub(super) struct New {
     /// Where people may be sent back to; may be repeated.
     #[arg(long = "redirect-uri", value_name = "URI", required = true)]
     redirect_uris: Vec<String>,
+    /// Where people may be sent after signing out; may be repeated.
+    #[arg(long = "post-logout-redirect-uri", value_name = "URI")]
+    post_logout_redirect_uris: Vec<String>,
     /// It runs where a secret can't be kept, as in a browser: no secret, PKCE always.
     #[arg(long)]
     public: bool,
@@ -125,6 +128,7 @@ fn metadata(new: New, id: &str) -> ClientMetadata {
         client_id: Some(id.to_owned()),
         client_name: new.name,
         redirect_uris: new.redirect_uris,
+        post_logout_redirect_uris: new.post_logout_redirect_uris,
         token_endpoint_auth_method: new.public.then(|| "none".to_owned()),
         application_type: new.native.then(|| "native".to_owned()),
         scope: new.scope,
