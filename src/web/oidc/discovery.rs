@@ -22,6 +22,7 @@ pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState
         introspection: state.url(routes::INTROSPECT),
         revocation: state.url(routes::REVOKE),
         jwks: state.url(routes::JWKS),
+        end_session: state.url(routes::END_SESSION),
     };
     let languages: Vec<_> = Language::ALL
         .iter()
