@@ -492,7 +492,7 @@ on_both_databases! {
         let answer = without_cookies.post_once(&op.url("/end-session"), &form);
         let next = answer.location().unwrap();
         assert_eq!(answer.status, 303);
-        for sent in [&hint, &part(&hint, 1)["sub"].as_str().unwrap().to_owned(), "rp.example"] {
+        for sent in [hint.as_str(), part(&hint, 1)["sub"].as_str().unwrap(), "rp.example"] {
             assert!(!next.contains(sent), "what was posted stays out of addresses: {next}");
         }
         assert!(is_signed_in(&browser, &op));

@@ -252,7 +252,7 @@ on_both_databases! {
         rp.answer(rp.http().get(op.url("/userinfo?access_token=token-in-the-wrong-place")));
         rp.answer(rp.http().post(op.url("/token")).header("authorization", "Basic c2VjcmV0LWluLWEtYnJva2VuLWhlYWRlcg"));
         let log = LOG.lock().unwrap().clone();
-        for outcome in ["signed in", "sign-in failed", "request of a client refused", "request_id="] {
+        for outcome in ["signed in", "sign-in failed", "request of a client refused", "sign-out request refused", "signed out", "request_id="] {
             assert!(contains(&log, outcome.as_bytes()), "{outcome} is logged");
         }
         for (name, secret) in &secrets {

@@ -80,7 +80,7 @@ signed-out-others = Andere Konten sind in diesem Browser noch angemeldet.
 
 # Abmelden auf Wunsch einer App
 sign-out-title = Möchten Sie sich abmelden?
-sign-out-by = { $app } bittet darum
+sign-out-by = { $app } möchte Sie abmelden
 sign-out-all = Alle Konten
 sign-out-stay = Angemeldet bleiben
 

@@ -80,7 +80,7 @@ signed-out-others = Other accounts are still signed in on this browser.
 
 # Signing out at an app’s wish
 sign-out-title = Do you want to sign out?
-sign-out-by = { $app } asks for it
+sign-out-by = { $app } wants to sign you out
 sign-out-all = All accounts
 sign-out-stay = Stay signed in
 
