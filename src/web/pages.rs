@@ -484,6 +484,7 @@ pub(super) struct DevChoice {
     pub(super) chosen: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct DevError {
     pub(super) code: String,
     pub(super) description: String,
