@@ -69,6 +69,11 @@ impl ClientCache {
         Ok(found)
     }
 
+    /// The client without its secrets.
+    pub async fn client(&self, id: &ClientId) -> Result<Option<Arc<Client>>, StoreError> {
+        Ok(self.find(id).await?.map(|known| known.client.clone()))
+    }
+
     /// Reads this client anew when it is asked for next.
     pub fn forget(&self, id: &ClientId) {
         let mut kept = self.writing();

@@ -46,6 +46,7 @@ const CLIENT_FIELDS: &[&str] = &[
     "tos_uri",
     "application_type",
     "redirect_uris",
+    "post_logout_redirect_uris",
     "response_types",
     "grant_types",
     "token_endpoint_auth_method",
@@ -671,15 +672,18 @@ pub(crate) fn development(
         "clients": [
             {
                 "client_id": "demo-web", "client_name": "Demo web app", "client_secret": web_secret,
-                "redirect_uris": ["http://localhost:3000/callback"]
+                "redirect_uris": ["http://localhost:3000/callback"], "post_logout_redirect_uris": ["http://localhost:3000/"]
             },
             {
                 "client_id": "demo-spa", "client_name": "Demo single-page app", "token_endpoint_auth_method": "none",
-                "redirect_uris": ["http://localhost:5173/callback"], "allowed_cors_origins": ["http://localhost:5173"]
+                "redirect_uris": ["http://localhost:5173/callback"], "post_logout_redirect_uris": ["http://localhost:5173/"],
+                "allowed_cors_origins": ["http://localhost:5173"]
             },
             {
                 "client_id": "dev-app", "client_name": "Test app", "client_secret": app_secret, "require_pkce": true,
-                "redirect_uris": [format!("{}/dev/app/callback", config.issuer)]
+                "redirect_uris": [format!("{}/dev/app/callback", config.issuer)],
+                "post_logout_redirect_uris": [format!("{}/dev/app/signed-out", config.issuer)],
+                "grant_types": ["authorization_code", "refresh_token"], "session_refresh_tokens": true
             }
         ]
     });

@@ -328,6 +328,69 @@ fn the_home_page_signs_out() {
 }
 
 #[test]
+fn o7_the_policy_lets_the_303_of_the_sign_out_form_reach_the_app() {
+    let Some(scene) = Scene::start() else { return };
+    sign_out_and_return(&scene);
+}
+
+#[test]
+fn a_person_without_scripts_signs_out() {
+    let Some(scene) = Scene::with(Database::Sqlite, Scripts::Off) else {
+        return;
+    };
+    sign_out_and_return(&scene);
+}
+
+fn sign_out_and_return(scene: &Scene) {
+    let (browser, rp) = (&scene.browser, &scene.rp);
+    let back = [
+        ("post_logout_redirect_uri", rp.redirect_uri.as_str()),
+        ("state", "<'\"&>"),
+    ];
+    browser.open(&rp.authorize(&[]));
+    scene.sign_in();
+    browser.click("#consent-allow");
+    let tokens = rp.exchange(&scene.arrival().parameters["code"], &[]);
+
+    // The person is asked, stays, and is asked again.
+    browser.open(&scene.leave(&back));
+    browser.wait_for("#logout-confirm");
+    assert!(browser.text("main").contains(EMAIL) && browser.text("main").contains("Acme Notes"));
+    browser.click("#logout-cancel");
+    assert!(
+        scene.arrival().parameters.is_empty(),
+        "back to the app's own address"
+    );
+    browser.open(&scene.leave(&back));
+    browser.click("#logout-confirm");
+    let arrival = scene.arrival();
+    assert_eq!(arrival.parameters.len(), 1, "{:?}", arrival.parameters);
+    assert_eq!(arrival.parameters["state"], "<'\"&>");
+    // The address of the question holds the ticket, which is no business of the app's.
+    assert_eq!(arrival.headers.get("referer"), None);
+    browser.open(&rp.authorize(&[("prompt", "none")]));
+    assert_eq!(scene.arrival().parameters["error"], "login_required");
+    assert_eq!(rp.userinfo(tokens.access_token()).status, 401);
+
+    // With a hint nobody is asked.
+    browser.open(&rp.authorize(&[]));
+    scene.sign_in();
+    let tokens = rp.exchange(&scene.arrival().parameters["code"], &[]);
+    browser
+        .open(&scene.leave(&[&back[..], &[("id_token_hint", tokens.text("id_token"))]].concat()));
+    assert_eq!(scene.arrival().parameters["state"], "<'\"&>");
+    browser.open(&rp.authorize(&[("prompt", "none")]));
+    assert_eq!(scene.arrival().parameters["error"], "login_required");
+
+    // And without an address the last page leads on.
+    browser.open(&scene.leave(&[]));
+    browser.wait_for("#logout-continue");
+    assert!(browser.text("main").contains("signed out"));
+    browser.click("#logout-continue");
+    scene.arrival();
+}
+
+#[test]
 fn colours_follow_the_persons_system_and_every_text_can_be_read() {
     let Some(scene) = Scene::start() else { return };
     for (scheme, paper, sheet) in [
@@ -419,7 +482,7 @@ const OUTSIDE: &str = "
 
 /// Buttons and fields of less than 24 by 24 pixels that are no part of a sentence.
 const SMALL_TARGETS: &str = "
-    return [...document.querySelectorAll('button, .button, input:not([type=hidden], [type=checkbox]), summary')].filter(e => {
+    return [...document.querySelectorAll('button, .button, input:not([type=hidden], [type=checkbox], [type=radio]), summary')].filter(e => {
         const box = e.getBoundingClientRect();
         return !e.matches('.plain') && (box.width < 24 || box.height < 20);
     }).map(e => e.outerHTML.slice(0, 120));";
@@ -475,7 +538,7 @@ impl Scene {
         let app = App::start();
         op.seed(json!({
             "users": [{ "email": OTHER_EMAIL, "password": PASSWORD, "claims": { "name": "Bartholomew Featherstonehaugh-Cholmondeley" } }],
-            "clients": [{ "client_id": "app", "client_name": "Acme Notes", "client_secret": SECRET, "redirect_uris": [app.redirect_uri],
+            "clients": [{ "client_id": "app", "client_name": "Acme Notes", "client_secret": SECRET, "redirect_uris": [app.redirect_uri], "post_logout_redirect_uris": [app.redirect_uri],
                           "client_uri": app.redirect_uri, "policy_uri": "https://acme.example/privacy", "tos_uri": "https://acme.example/terms" }]
         }));
         let rp = op.rp().named("app").at(&app.redirect_uri);
@@ -495,6 +558,14 @@ impl Scene {
         self.browser.fill("input[name=login]", email);
         self.browser.fill("input[name=password]", PASSWORD);
         self.browser.click("#login-submit");
+    }
+
+    /// The app's request to sign out, without a hint.
+    fn leave(&self, parameters: &[(&str, &str)]) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("client_id", &self.rp.client_id);
+        query.extend_pairs(parameters);
+        self.op.url(&format!("/end-session?{}", query.finish()))
     }
 
     /// Waits for the app's page, to which nothing that the console would report may have led.
@@ -521,6 +592,8 @@ impl Scene {
         browser.open(&self.op.url("/login"));
         self.sign_in();
         show("home", "#logout-confirm");
+        browser.open(&self.leave(&[("state", "s")]));
+        show("sign-out", "#logout-confirm");
         browser.open(&self.op.url("/login"));
         self.sign_in_as(OTHER_EMAIL);
         browser.wait_for("#logout-confirm");
@@ -542,5 +615,15 @@ impl Scene {
         show("error", "#op-error");
         browser.open(&self.op.url("/nowhere"));
         show("not found", "#op-error");
+        browser.open(&self.leave(&[(
+            "post_logout_redirect_uri",
+            "https://somewhere.else.example/a-long-path/that-nobody-ever-registered",
+        )]));
+        show("sign-out refused", "#op-error");
+        browser.open(&self.leave(&[]));
+        show("sign-out of several", "input[value=all]");
+        browser.click("input[value=all]");
+        browser.click("#logout-confirm");
+        show("signed out", "#logout-continue");
     }
 }

@@ -658,6 +658,26 @@ fn of_many_commands_that_make_one_client_one_is_told_its_secret() {
 }
 
 #[test]
+fn a_client_says_where_people_go_after_signing_out() {
+    let place = Place::new();
+    let home = "https://notes.example.test/";
+    let create = |leaving: &str| {
+        let create = ["clients", "create", "--redirect-uri", home];
+        place.run(&[&create[..], &["--post-logout-redirect-uri", leaving]].concat())
+    };
+    let refused = create("http://notes.example.test/bye");
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("post_logout_redirect_uris[0]"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(create(home).code, Some(0));
+    let list = place.objects(&["clients", "list"]);
+    assert_eq!(list[0]["post_logout_redirect_uris"], json!([home]));
+}
+
+#[test]
 fn a_running_server_signs_with_the_new_key_when_the_rotation_returns_and_publishes_the_old_one() {
     let place = Place::new();
     let server = place.serve();

@@ -126,7 +126,7 @@ on_both_databases! {
 
     fn e9_pages_are_for_no_script_of_another_origin(op) {
         let rp = app(&op);
-        for path in ["/", "/login", "/authorize", "/select-account", "/consent", "/sign-out", "/livez", "/nowhere"] {
+        for path in ["/", "/login", "/authorize", "/select-account", "/consent", "/sign-out", "/end-session", "/end-session/confirm", "/signed-out", "/livez", "/nowhere"] {
             let answer = rp.answer(rp.http().get(op.url(path)).header("origin", APP));
             assert_eq!(allowed(&answer), None, "{path}");
             assert_eq!(allowed(&preflight(&op, path, APP)), None, "{path}");

@@ -85,6 +85,79 @@ fn works_under_an_issuer_with_a_path() {
 }
 
 #[test]
+fn tokens_are_refreshed_until_the_person_signs_out() {
+    for path in ["", "/id"] {
+        let dev = Dev::start(path);
+        let mut browser = dev.browser();
+        let mut page = dev.run(&mut browser, "scope=email");
+        for _ in 0..2 {
+            page = browser.submit(&page, &[]);
+            assert_eq!(page.status, 200, "{}", page.text("[role=alert]"));
+            assert_eq!(
+                page.text("ol.rows strong"),
+                "1. Discovery 2. Key set 3. Token 4. UserInfo"
+            );
+            assert!(
+                page.text("ol.rows pre")
+                    .contains("grant_type=refresh_token")
+            );
+            assert!(page.text("table").contains("alice@example.test"));
+        }
+        let refreshing = page.clone();
+        let mut copy = browser.clone();
+        let page = browser.get(&page.attribute("#dev-sign-out", "href").unwrap());
+        assert_eq!(page.status, 200, "{}", page.text("[role=alert]"));
+        assert_eq!(page.text("ol.rows strong"), "1. Sign-out");
+        let exchange = page.text("ol.rows pre");
+        for part in [
+            "/end-session",
+            "id_token_hint=",
+            "post_logout_redirect_uri=",
+            "/dev/app/signed-out state=",
+        ] {
+            assert!(exchange.contains(part), "{part} is not in {exchange}");
+        }
+        assert!(!page.has("#dev-refresh") && !page.has("#dev-sign-out"));
+        assert!(page.has("#dev-sign-in"));
+        let home = browser.get(&format!("{}/", dev.issuer));
+        assert!(home.text("main").contains("signed out"), "{}", home.body);
+        // What the app had is worth nothing any more, and is forgotten besides.
+        let late = copy.submit(&refreshing, &[]);
+        let words = late.text("[role=alert]");
+        assert!(words.starts_with("invalid_grant"), "{words}");
+        let forgotten = browser.get(&format!("{}/dev/app/sign-out", dev.issuer));
+        assert!(forgotten.text("[role=alert]").starts_with("not_signed_in"));
+    }
+}
+
+#[test]
+fn e3_tokens_are_refreshed_from_the_apps_own_page_only() {
+    let dev = Dev::start("");
+    let mut browser = dev.browser();
+    let page = dev.run(&mut browser, "scope=email");
+    let refused = browser.submit(&page, &[("csrf", "AAAA")]);
+    assert_eq!(refused.status, 403);
+    let page = browser.get("/dev/app/refresh");
+    assert_eq!((page.status, page.header("allow")), (405, "POST"));
+}
+
+#[test]
+fn an_end_of_a_sign_out_that_was_not_begun_here_is_refused() {
+    let dev = Dev::start("");
+    let mut browser = dev.browser();
+    let alert = |page: Page| page.text("[role=alert]");
+    let page = browser.get("/dev/app/signed-out?state=s");
+    assert!(alert(page).starts_with("state_unknown"));
+    let page = dev.run(&mut browser, "scope=email");
+    let begun = browser.get_once(&page.attribute("#dev-sign-out", "href").unwrap());
+    assert_eq!(begun.status, 303);
+    let page = browser.get("/dev/app/signed-out?state=of-another");
+    assert!(alert(page).starts_with("state_mismatch"));
+    let again = browser.get("/dev/app/sign-out");
+    assert!(!again.has("[role=alert]"), "and the tokens are still there");
+}
+
+#[test]
 fn an_answer_with_another_state_is_not_exchanged() {
     let dev = Dev::start("");
     let mut browser = dev.browser();

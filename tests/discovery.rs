@@ -62,7 +62,7 @@ on_both_databases! {
         let (mut browser, rp) = (op.browser(), op.rp());
         let document = document(&op);
         assert_eq!(document["issuer"], op.issuer);
-        for name in ["authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri"] {
+        for name in ["authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "end_session_endpoint"] {
             assert!(document[name].as_str().unwrap().starts_with(&format!("{}/", op.issuer)), "{name}");
         }
         // RFC 8414 §3.1: the well-known part stands before the issuer's path.
@@ -105,6 +105,8 @@ on_both_databases! {
         assert_eq!(status("token_endpoint", Method::POST), 415);
         assert_eq!(status("userinfo_endpoint", Method::GET), 401);
         assert_eq!(status("jwks_uri", Method::GET), 200);
+        assert_eq!(status("end_session_endpoint", Method::GET), 303);
+        assert_eq!(status("end_session_endpoint", Method::POST), 415);
     }
 
     fn every_scope_claim_and_prompt_that_is_advertised_can_be_asked_for(op) {
@@ -207,7 +209,7 @@ on_both_databases! {
         assert_eq!(browser.get(&rp.authorize(&by_reference)).callback()["error"], "request_uri_not_supported");
         assert_eq!(list(&document, "code_challenge_methods_supported"), ["S256"]);
         assert_eq!(list(&document, "subject_types_supported"), ["public"]);
-        for name in ["registration_endpoint", "end_session_endpoint", "device_authorization_endpoint", "pushed_authorization_request_endpoint"] {
+        for name in ["registration_endpoint", "device_authorization_endpoint", "pushed_authorization_request_endpoint"] {
             assert_eq!(document.get(name), None, "{name}: not there yet");
         }
     }

@@ -36,7 +36,7 @@ fn kids(rp: &Rp) -> BTreeSet<String> {
 }
 
 /// Runs the job as another node would, and waits until the server has seen what it did.
-fn rotate(op: &Op) -> Outcome {
+pub fn rotate(op: &Op) -> Outcome {
     let root = "5a".repeat(32).parse().unwrap();
     let outcome = rotate_keys::run(&op.store, &root, &op.config, op.clock.now()).unwrap();
     let wanted: BTreeSet<String> = op

@@ -23,6 +23,7 @@ mod clients;
 mod cors;
 mod dev_app;
 mod discovery;
+mod end_session;
 mod introspection;
 mod keys;
 mod malformed;

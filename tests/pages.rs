@@ -10,18 +10,27 @@ use crate::support::browser::{Browser, Page};
 use crate::support::on_both_databases;
 use crate::support::op::{CALLBACK, Op, SECRET};
 
-/// Every kind of page, with its name; the first three are inside a transaction.
+/// Every kind of page, with its name; the first four may end at an app.
 fn every_page(op: &Op) -> Vec<(&'static str, Page)> {
     let (mut browser, rp) = (op.browser(), op.rp());
     let sign_in = browser.get(&rp.authorize(&[("scope", "openid profile email")]));
     let consent = browser.sign_in(&sign_in);
     let chooser = browser.get(&rp.authorize(&[("prompt", "select_account")]));
+    op.client(json!({ "client_id": "leaving", "client_secret": SECRET, "post_logout_redirect_uris": [CALLBACK] }));
+    let question = format!("/end-session?client_id=leaving&post_logout_redirect_uri={CALLBACK}");
     vec![
         ("sign-in", sign_in),
         ("consent", consent),
         ("chooser", chooser),
+        ("sign-out to an app", browser.get(&question)),
+        ("sign-out", browser.get("/end-session")),
+        ("last page", op.browser().get("/end-session")),
         ("home", browser.get("/")),
         ("signed out", op.browser().get("/")),
+        (
+            "wrong sign-out",
+            browser.get("/end-session?id_token_hint=x"),
+        ),
         (
             "wrong redirect",
             browser.get(&rp.clone().at("https://evil.example/").authorize(&[])),
@@ -80,11 +89,16 @@ on_both_databases! {
         for hook in ["#consent-allow", "#consent-deny", ".pair > #consent-allow", ".pair > #consent-deny"] {
             assert!(pages[1].1.has(hook), "{hook}");
         }
-        for (name, page) in &pages[5..] {
+        for (name, page) in &pages[8..] {
             assert!(page.has("#op-error"), "{name}");
             assert!(page.status >= 400, "{name}");
         }
-        assert!(pages[4].1.body.to_lowercase().contains("signed out"));
+        for hook in ["#logout-confirm", "input[name=ticket]", "input[name=csrf]"] {
+            assert!(pages[3].1.has(hook) && pages[4].1.has(hook), "{hook}");
+        }
+        for (name, page) in [&pages[5], &pages[7]] {
+            assert!(page.has("#logout-continue") && page.body.to_lowercase().contains("signed out"), "{name}");
+        }
     }
 
     fn a9_no_page_can_be_framed_cached_or_run_foreign_code(op) {
@@ -109,7 +123,7 @@ on_both_databases! {
     fn form_action_is_left_out_inside_a_transaction_and_set_elsewhere(op) {
         for (index, (name, page)) in every_page(&op).into_iter().enumerate() {
             let sets = page.header("content-security-policy").contains("form-action 'self'");
-            assert_eq!(sets, index > 2, "{name}");
+            assert_eq!(sets, index > 3, "{name}");
         }
     }
 
@@ -215,13 +229,13 @@ on_both_databases! {
 
     fn error_pages_have_an_id_and_a_time_to_quote(op) {
         op.clock.advance(Duration::from_secs(60));
-        for (name, page) in every_page(&op).into_iter().skip(5) {
+        for (name, page) in every_page(&op).into_iter().skip(8) {
             let id = page.header("x-request-id").to_owned();
             assert!(id.len() >= 8 && page.text(".note").contains(&id), "{name}: {id}");
             assert!(page.attribute("time", "datetime").unwrap().ends_with('Z'), "{name}");
         }
         let ids: std::collections::BTreeSet<_> = every_page(&op).iter().map(|(_, page)| page.header("x-request-id").to_owned()).collect();
-        assert_eq!(ids.len(), 11);
+        assert_eq!(ids.len(), 15);
     }
 
     fn errors_of_programs_are_json_whatever_they_accept(op) {

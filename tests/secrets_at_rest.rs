@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::on_both_databases;
-use crate::support::op::{Database, Op, PASSWORD, SECRET};
+use crate::support::op::{CALLBACK, Database, Op, PASSWORD, SECRET};
 use crate::support::relying_party::VERIFIER;
 
 /// What all servers of this process logged since the first test asked for it.
@@ -56,7 +56,8 @@ const NOT_THE_SECRET: &str = "almost-the-right-secret-of-this-client-here";
 fn whole_flow(op: &Op) -> Vec<(String, String)> {
     op.client(json!({
         "client_id": "rp", "client_secret": SECRET,
-        "grant_types": ["authorization_code", "refresh_token"], "session_refresh_tokens": true
+        "grant_types": ["authorization_code", "refresh_token"], "session_refresh_tokens": true,
+        "post_logout_redirect_uris": [CALLBACK]
     }));
     let (mut browser, rp) = (op.browser(), op.rp());
     let mut secrets: Vec<(String, String)> = [
@@ -102,6 +103,36 @@ fn whole_flow(op: &Op) -> Vec<(String, String)> {
         code = browser.get(&rp.authorize_with_pkce(&[])).code();
     }
     secrets.push(("unredeemed code".to_owned(), code));
+    // The question of a sign-out, and the sign-out itself, with an ID token as the hint.
+    let hint = format!("id_token_hint={}", last_id_token(&secrets));
+    let leave = |more: &str| {
+        op.url(&format!(
+            "/end-session?{hint}&post_logout_redirect_uri={more}"
+        ))
+    };
+    assert_eq!(browser.get(&leave("https://evil.example/")).status, 400);
+    let question = browser.get("/end-session?client_id=rp&state=a-state-of-the-sign-out");
+    assert!(question.has("#logout-confirm"), "{}", question.body);
+    secrets.extend(
+        question
+            .form()
+            .1
+            .into_iter()
+            .filter(|(name, _)| name != "account"),
+    );
+    let posted = browser.post_once(
+        &op.url("/end-session"),
+        &[("id_token_hint", last_id_token(&secrets))],
+    );
+    let sealed = posted.location().unwrap();
+    secrets.push((
+        "posted sign-out".to_owned(),
+        sealed.split_once("ticket=").unwrap().1.to_owned(),
+    ));
+    assert_eq!(
+        browser.get_once(&leave(CALLBACK)).location().as_deref(),
+        Some(CALLBACK)
+    );
     for line in &browser.set_cookies {
         let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
         secrets.extend(
@@ -112,6 +143,13 @@ fn whole_flow(op: &Op) -> Vec<(String, String)> {
         );
     }
     secrets
+}
+
+fn last_id_token(secrets: &[(String, String)]) -> &str {
+    let is_one = |(name, _): &&(String, String)| {
+        name.contains(" id_token ") && !name.starts_with("signature")
+    };
+    &secrets.iter().rfind(is_one).unwrap().1
 }
 
 fn private_parts(op: &Op) -> Vec<(String, Vec<u8>)> {
@@ -214,7 +252,7 @@ on_both_databases! {
         rp.answer(rp.http().get(op.url("/userinfo?access_token=token-in-the-wrong-place")));
         rp.answer(rp.http().post(op.url("/token")).header("authorization", "Basic c2VjcmV0LWluLWEtYnJva2VuLWhlYWRlcg"));
         let log = LOG.lock().unwrap().clone();
-        for outcome in ["signed in", "sign-in failed", "request of a client refused", "request_id="] {
+        for outcome in ["signed in", "sign-in failed", "request of a client refused", "sign-out request refused", "signed out", "request_id="] {
             assert!(contains(&log, outcome.as_bytes()), "{outcome} is logged");
         }
         for (name, secret) in &secrets {

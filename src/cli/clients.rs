@@ -61,6 +61,9 @@ pub(super) struct New {
     /// It gets tokens for itself, with its secret: there is no person, and nobody is sent back.
     #[arg(long, conflicts_with_all = ["redirect_uris", "public", "native", "refresh_tokens", "skip_consent", "require_pkce"])]
     machine: bool,
+    /// Where people may be sent after signing out; may be repeated.
+    #[arg(long = "post-logout-redirect-uri", value_name = "URI")]
+    post_logout_redirect_uris: Vec<String>,
     /// It runs where a secret can't be kept, as in a browser: no secret, PKCE always.
     #[arg(long)]
     public: bool,
@@ -306,6 +309,7 @@ fn metadata(new: New, id: &str) -> ClientMetadata {
         client_id: Some(id.to_owned()),
         client_name: new.name,
         redirect_uris: new.redirect_uris,
+        post_logout_redirect_uris: new.post_logout_redirect_uris,
         token_endpoint_auth_method: new.public.then(|| "none".to_owned()),
         application_type: new.native.then(|| "native".to_owned()),
         scope: new.scope,

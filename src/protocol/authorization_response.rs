@@ -53,7 +53,7 @@ fn deliver(
 }
 
 /// Appends to whatever query the address has; the address itself stays as it was sent.
-fn with_query(uri: &str, fields: &[(&'static str, String)]) -> String {
+pub(super) fn with_query(uri: &str, fields: &[(&'static str, String)]) -> String {
     let separator = match uri.find('?') {
         None => "?",
         Some(_) if uri.ends_with(['?', '&']) => "",

@@ -94,6 +94,9 @@ pub struct Client {
     pub tos_uri: Option<String>,
     pub application_type: ApplicationType,
     pub redirect_uris: Vec<RedirectUri>,
+    /// Where people may be sent after signing out (RP-Initiated Logout §3.1).
+    #[serde(default)]
+    pub post_logout_redirect_uris: Vec<RedirectUri>,
     pub grant_types: Vec<GrantType>,
     pub token_endpoint_auth_method: AuthMethod,
     pub id_token_signed_response_alg: SigningAlgorithm,
@@ -193,6 +196,8 @@ pub struct ClientMetadata {
     pub application_type: Option<String>,
     #[serde(default)]
     pub redirect_uris: Vec<String>,
+    #[serde(default)]
+    pub post_logout_redirect_uris: Vec<String>,
     pub response_types: Option<Vec<String>>,
     pub grant_types: Option<Vec<String>>,
     pub token_endpoint_auth_method: Option<String>,
@@ -314,17 +319,12 @@ impl ClientMetadata {
             );
         }
         let native = application_type == ApplicationType::Native;
-        let mut redirect_uris = Vec::new();
-        for (index, value) in self.redirect_uris.iter().enumerate() {
-            match RedirectUri::register(value, native) {
-                Ok(uri) if redirect_uris.contains(&uri) => {}
-                Ok(uri) => redirect_uris.push(uri),
-                Err(reason) => {
-                    let field = format!("redirect_uris[{index}]");
-                    problems.add::<()>(&field, format!("{value:?} {reason}"));
-                }
-            }
-        }
+        let redirect_uris = problems.register("redirect_uris", &self.redirect_uris, native);
+        let post_logout_redirect_uris = problems.register(
+            "post_logout_redirect_uris",
+            &self.post_logout_redirect_uris,
+            native,
+        );
         let grant_types = self.check_grant_types(method, &mut problems);
         let signs_in = grant_types.contains(&GrantType::AuthorizationCode);
         if self.redirect_uris.is_empty() && signs_in {
@@ -440,6 +440,7 @@ impl ClientMetadata {
             tos_uri: self.tos_uri.clone(),
             application_type,
             redirect_uris,
+            post_logout_redirect_uris,
             grant_types,
             token_endpoint_auth_method: method,
             id_token_signed_response_alg: algorithm,
@@ -520,6 +521,10 @@ impl ClientMetadata {
             ("redirect_uris", Some(&self.redirect_uris)),
             ("response_types", self.response_types.as_ref()),
             ("grant_types", self.grant_types.as_ref()),
+            (
+                "post_logout_redirect_uris",
+                Some(&self.post_logout_redirect_uris),
+            ),
             ("allowed_cors_origins", self.allowed_cors_origins.as_ref()),
             ("allowed_resources", self.allowed_resources.as_ref()),
             ("protected_resources", self.protected_resources.as_ref()),
@@ -595,6 +600,22 @@ impl Problems {
             reason: reason.into(),
         });
         None
+    }
+
+    /// Each address once, in the order in which they first come.
+    fn register(&mut self, field: &str, values: &[String], native: bool) -> Vec<RedirectUri> {
+        let mut uris = Vec::new();
+        for (index, value) in values.iter().enumerate() {
+            match RedirectUri::register(value, native) {
+                Ok(uri) if uris.contains(&uri) => {}
+                Ok(uri) => uris.push(uri),
+                Err(reason) => {
+                    let field = format!("{field}[{index}]");
+                    self.add::<()>(&field, format!("{value:?} {reason}"));
+                }
+            }
+        }
+        uris
     }
 }
 
@@ -705,6 +726,28 @@ mod tests {
         assert_eq!(
             problems(&refreshing(&both, &never)),
             ["tokens.refresh_idle", "tokens.refresh_retry_window"]
+        );
+    }
+
+    #[test]
+    fn an_address_to_sign_out_to_is_judged_as_one_to_sign_in_to() {
+        let leaving = |uris: &[&str]| ClientMetadata {
+            post_logout_redirect_uris: uris.iter().map(ToString::to_string).collect(),
+            ..metadata()
+        };
+        let bad = [
+            "https://rp.example/bye#",
+            "https://rp.example/bye",
+            "http://rp.example/bye",
+            "com.example.app:/bye",
+        ];
+        assert_eq!(
+            problems(&leaving(&bad)),
+            [0, 2, 3].map(|index| format!("post_logout_redirect_uris[{index}]"))
+        );
+        assert_eq!(
+            problems(&leaving(&["https://rp.example/bye"; 101])),
+            ["post_logout_redirect_uris"]
         );
     }
 

@@ -1,4 +1,4 @@
-//! The discovery document. OpenID Connect Discovery §3; RFC 8414 §2; RFC 9207 §3.
+//! The discovery document. OpenID Connect Discovery §3; RP-Initiated Logout §2.1; RFC 8414 §2; RFC 9207 §3.
 //!
 //! Every list is the one that the parsers themselves accept, so nothing is advertised that a request can't use.
 
@@ -18,6 +18,7 @@ pub struct Endpoints {
     pub introspection: String,
     pub revocation: String,
     pub jwks: String,
+    pub end_session: String,
 }
 
 /// The document, the same for both specifications.
@@ -34,6 +35,7 @@ pub fn document(
     add("token_endpoint", json!(endpoints.token));
     add("userinfo_endpoint", json!(endpoints.userinfo));
     add("jwks_uri", json!(endpoints.jwks));
+    add("end_session_endpoint", json!(endpoints.end_session));
     add("scopes_supported", json!(scope::SUPPORTED));
     add(
         "response_types_supported",

@@ -22,6 +22,7 @@
 //! | Core §2 ID token | [`id_token`] |
 //! | Core §3.1.2.3, §3.1.2.4 what a person must still do | [`interaction`] |
 //! | Core §5.1, §5.5 claims | [`claims`] |
+//! | RP-Initiated Logout | [`end_session`] |
 
 pub mod access_token;
 pub mod acr;
@@ -32,6 +33,7 @@ pub mod client;
 pub mod client_authentication;
 pub mod client_secret;
 pub mod discovery;
+pub mod end_session;
 pub mod error;
 pub mod grants;
 pub mod id_token;

@@ -5,12 +5,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::error::{self, About, Fault};
 use super::extract::{browser, csrf};
+use super::login::sign_out;
 use super::pages::{AccountFace, ErrorKind, Home, SignedIn as Shown};
 use super::security_headers::PageKind;
 use super::state::AppState;
 use super::visit::{self, Visit, html, see_other};
 use crate::protocol::parameters::Parameters;
-use crate::store::{grants, sessions};
 
 const STEP: &str = "sign-out";
 
@@ -74,26 +74,9 @@ async fn try_sign_out(visit: &mut Visit, parameters: &Parameters) -> Result<Http
             About::default(),
         ));
     }
-    let mut remembered = false;
+    let meant = parameters.get("session").unwrap_or_default();
     let live = visit.signed_in().await?;
-    visit.browser.keep_only(&live);
-    for other in live {
-        if parameters.get("session") != Some(other.session.id.as_str()) {
-            remembered |= other.session.remembered;
-            continue;
-        }
-        let (id, now) = (other.session.id.clone(), visit.now);
-        visit
-            .state
-            .store
-            .write(move |tx| {
-                sessions::end(tx, &id, now)?;
-                grants::revoke_session(tx, &id, now)
-            })
-            .await?;
-        tracing::info!(session.id = %other.session.id, "signed out");
-        visit.browser.signed_out(&other.token);
-    }
+    let remembered = sign_out::end(visit, live, |other| other.session.id == meant).await?;
     let mut response = see_other(&format!("{}/", visit.state.base()));
     browser::remember_sign_ins(&mut response, &visit.state, &mut visit.browser, remembered);
     Ok(response)

@@ -345,6 +345,18 @@ impl Compared {
             ..Self::default()
         }
     }
+
+    /// Marked from a byte on.
+    pub(super) fn from_byte(received: &str, differs_at: usize) -> Self {
+        let (same_start, differs) = received
+            .split_at_checked(differs_at)
+            .unwrap_or((received, ""));
+        Self {
+            same_start: same_start.to_owned(),
+            differs: differs.to_owned(),
+            same_end: String::new(),
+        }
+    }
 }
 
 /// The errors a person can meet, in plain words.
@@ -355,6 +367,8 @@ pub(super) enum ErrorKind {
     UnknownClient,
     /// The app's request breaks a rule.
     Request,
+    /// The app's request to sign somebody out does.
+    SignOut,
     /// The form's token or ticket doesn't belong to this browser.
     Forgery,
     NotFound,
@@ -369,6 +383,7 @@ impl ErrorKind {
             Self::RedirectUri => texts.get("error-redirect-uri"),
             Self::UnknownClient => texts.get("error-unknown-client"),
             Self::Request => texts.get("error-request"),
+            Self::SignOut => texts.get("error-sign-out"),
             Self::Forgery => texts.get("error-forgery"),
             Self::NotFound => texts.get("error-not-found"),
             Self::Method => texts.get("error-method"),
@@ -382,6 +397,7 @@ impl ErrorKind {
             Self::RedirectUri => texts.get("error-redirect-uri-words"),
             Self::UnknownClient => texts.get("error-unknown-client-words"),
             Self::Request => texts.get("error-request-words"),
+            Self::SignOut => texts.get("error-sign-out-words"),
             Self::Forgery => texts.get("error-forgery-words"),
             Self::NotFound => texts.get("error-not-found-words"),
             Self::Method => texts.get("error-method-words"),
@@ -420,6 +436,32 @@ pub(super) struct SignedIn {
     pub(super) session: String,
 }
 
+/// The question before somebody is signed out.
+#[derive(Template)]
+#[template(path = "login/sign_out.html")]
+pub(super) struct SignOut {
+    pub(super) page: Page,
+    pub(super) app: Option<AppFace>,
+    pub(super) action: String,
+    pub(super) ticket: String,
+    pub(super) csrf: String,
+    pub(super) accounts: Vec<ChoosableAccount>,
+    /// Which of several is chosen already; without one, all of them.
+    pub(super) chosen: Option<String>,
+    pub(super) stay_href: String,
+    /// What the app's developer would otherwise wonder about.
+    pub(super) note: Option<String>,
+}
+
+/// What comes after it, when the app named no place to go to.
+#[derive(Template)]
+#[template(path = "login/signed_out.html")]
+pub(super) struct SignedOut {
+    pub(super) page: Page,
+    pub(super) others_remain: bool,
+    pub(super) next: Link,
+}
+
 /// The built-in test app: choices at the start, and what happened after a run.
 #[derive(Template)]
 #[template(path = "dev/app.html")]
@@ -442,6 +484,7 @@ pub(super) struct DevChoice {
     pub(super) chosen: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct DevError {
     pub(super) code: String,
     pub(super) description: String,

@@ -4,9 +4,9 @@ use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{Resource, web};
 
-use super::login::{account_chooser, consent, sign_in};
+use super::login::{account_chooser, consent, sign_in, sign_out};
 use super::oidc::{
-    authorization, cors, discovery, introspection, jwks, revocation, token, userinfo,
+    authorization, cors, discovery, end_session, introspection, jwks, revocation, token, userinfo,
 };
 use super::{assets, dev, error, health, home, wrong_address};
 
@@ -16,6 +16,7 @@ pub(super) const USERINFO: &str = "/userinfo";
 pub(super) const INTROSPECT: &str = "/introspect";
 pub(super) const REVOKE: &str = "/revoke";
 pub(super) const JWKS: &str = "/jwks";
+pub(super) const END_SESSION: &str = "/end-session";
 const OPENID_CONFIGURATION: &str = "/.well-known/openid-configuration";
 const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
 
@@ -36,10 +37,13 @@ pub const TABLE: &[Route] = &[
     json(USERINFO, &[Method::GET, Method::POST, Method::OPTIONS]),
     json(INTROSPECT, &[Method::POST]),
     json(REVOKE, &[Method::POST, Method::OPTIONS]),
-    // Pages of a sign-in
+    page(END_SESSION, &[Method::GET, Method::POST]),
+    // Pages of a sign-in, and of a sign-out
     page("/login", &[Method::GET, Method::POST]),
     page("/select-account", &[Method::GET, Method::POST]),
     page("/consent", &[Method::GET, Method::POST]),
+    page(sign_out::CONFIRM, &[Method::GET, Method::POST]),
+    page(sign_out::SIGNED_OUT, &[Method::GET]),
     // Our own
     page("/", &[Method::GET]),
     page("/sign-out", &[Method::POST]),
@@ -124,6 +128,11 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
                 .route(options().to(cors::preflight)),
         )
         .service(
+            at(END_SESSION)
+                .route(web::get().to(end_session::get))
+                .route(web::post().to(end_session::post)),
+        )
+        .service(
             at("/login")
                 .route(web::get().to(sign_in::show))
                 .route(web::post().to(sign_in::submit)),
@@ -138,6 +147,12 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
                 .route(web::get().to(consent::show))
                 .route(web::post().to(consent::submit)),
         )
+        .service(
+            at(sign_out::CONFIRM)
+                .route(web::get().to(sign_out::show))
+                .route(web::post().to(sign_out::submit)),
+        )
+        .service(at(sign_out::SIGNED_OUT).route(web::get().to(sign_out::show_done)))
         .service(at("/").route(web::get().to(home::show)))
         .service(at("/sign-out").route(web::post().to(home::sign_out)))
         .service(

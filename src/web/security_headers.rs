@@ -5,7 +5,8 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 /// Which pages may post to other hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PageKind {
-    /// Inside an authorization transaction. No `form-action`: Chromium would block the 303 from our form to the app.
+    /// Where a form of ours may end at the app: in an authorization, or when somebody signs out and goes back. No
+    /// `form-action`: Chromium would block the 303.
     Transaction,
     /// As a transaction, and with a code in it: not even our own pages learn where the browser came from.
     CarriesCode,

@@ -76,6 +76,13 @@ home-add = Weiteres Konto hinzufügen
 home-test-app = Test-App öffnen
 signed-out-title = Sie sind abgemeldet
 signed-out-words = In diesem Browser ist niemand angemeldet. Geöffnete Apps können ihre eigene Anmeldung behalten.
+signed-out-others = Andere Konten sind in diesem Browser noch angemeldet.
+
+# Abmelden auf Wunsch einer App
+sign-out-title = Möchten Sie sich abmelden?
+sign-out-by = { $app } möchte Sie abmelden
+sign-out-all = Alle Konten
+sign-out-stay = Angemeldet bleiben
 
 # Fehler
 for-the-developer = Für die Entwickler der App
@@ -86,6 +93,9 @@ error-unknown-client = Diese App kennen wir nicht
 error-unknown-client-words = Sie ist hier nicht registriert. Deshalb ist hier Schluss; es wurde nichts weitergegeben. Gehen Sie zurück zur App und sagen Sie den Herstellern Bescheid.
 error-request = Die Anfrage der App enthält einen Fehler
 error-request-words = Es wurde nichts weitergegeben. Gehen Sie zurück zur App und versuchen Sie es noch einmal. Passiert es wieder, sagen Sie den Herstellern Bescheid.
+error-sign-out = Dieser Link zur Abmeldung stimmt nicht
+error-sign-out-words = Die Anfrage der App enthält einen Fehler. Deshalb ist hier Schluss; es wurde niemand abgemeldet. Abmelden können Sie sich weiterhin auf unserer eigenen Seite. Passiert es wieder, sagen Sie den Herstellern der App Bescheid.
+error-sign-out-here = Nachsehen, wer angemeldet ist
 error-forgery = Diese Seite ist veraltet
 error-forgery-words = Sie wurde in einem anderen Browser geöffnet, oder die Cookies wurden gelöscht. Es wurde nichts geändert. Gehen Sie zurück und beginnen Sie von vorn.
 error-not-found = Hier ist nichts
@@ -96,6 +106,7 @@ error-unavailable = Gleich geht es weiter
 error-unavailable-words = Der Server kann gerade nicht antworten. Es ist nichts verloren. Versuchen Sie es in einer Minute noch einmal.
 error-back-to-app = Zurück zu { $app }
 error-detail-redirect-uri = Empfangene redirect_uri; das Markierte weicht von der registrierten ab
+error-detail-post-logout-redirect-uri = Empfangene post_logout_redirect_uri; das Markierte weicht von der registrierten ab
 error-detail-reason = Grund
 error-fault = Bei uns ist etwas kaputtgegangen
 error-fault-words = Es liegt nicht an Ihnen, und wir haben es notiert. Versuchen Sie es noch einmal. Bleibt es dabei, nennen Sie die Anfrage unten.

@@ -76,6 +76,13 @@ home-add = Add another account
 home-test-app = Open the test app
 signed-out-title = You’re signed out
 signed-out-words = Nobody is signed in on this browser. Apps you opened may keep their own sign-in.
+signed-out-others = Other accounts are still signed in on this browser.
+
+# Signing out at an app’s wish
+sign-out-title = Do you want to sign out?
+sign-out-by = { $app } wants to sign you out
+sign-out-all = All accounts
+sign-out-stay = Stay signed in
 
 # Errors
 for-the-developer = For the app’s developer
@@ -86,6 +93,9 @@ error-unknown-client = We don’t know this app
 error-unknown-client-words = It isn’t registered here, so we stopped. Nothing was shared. Go back to the app and tell its makers.
 error-request = The app’s request has a mistake
 error-request-words = We stopped before anything was shared. Go back to the app and try again; if it happens again, tell its makers.
+error-sign-out = This link to sign out isn’t right
+error-sign-out-words = The app’s request has a mistake, so we stopped here and nobody was signed out. You can still sign out on our own page. If it happens again, tell the app’s makers.
+error-sign-out-here = See who is signed in
 error-forgery = This page is out of date
 error-forgery-words = It was opened in another browser, or its cookies were cleared. Nothing was changed. Go back and start again.
 error-not-found = There’s nothing here
@@ -96,6 +106,7 @@ error-unavailable = We’ll be back in a moment
 error-unavailable-words = The server can’t answer right now. Nothing was lost. Try again in a minute.
 error-back-to-app = Back to { $app }
 error-detail-redirect-uri = redirect_uri received; what is marked differs from the registered one
+error-detail-post-logout-redirect-uri = post_logout_redirect_uri received; what is marked differs from the registered one
 error-detail-reason = Reason
 error-fault = Something broke on our side
 error-fault-words = It isn’t your fault, and we have a note of it. Try again; if it stays, quote the request below.

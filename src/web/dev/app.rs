@@ -3,14 +3,15 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::pending::{self, Choices, Pending};
+use super::connection;
+use super::pending::{self, Choices, Connection, Pending};
 use super::recorder::Recorder;
 use super::relying_party::{self, failure, with_causes};
 use crate::protocol::{prompt, scope};
 use crate::seed::DevApp;
 use crate::web::error;
 use crate::web::extract::form;
-use crate::web::pages::{DevApp as Shown, DevChoice, DevError, DevRun, DevStep};
+use crate::web::pages::{DevApp as Template, DevChoice, DevError, DevRun, DevStep, DevTable};
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
 use crate::web::visit::{Visit, html, see_other};
@@ -18,6 +19,37 @@ use crate::web::visit::{Visit, html, see_other};
 pub(super) const START: &str = "/dev/app";
 pub(super) const SIGN_IN: &str = "/dev/app/sign-in";
 pub(super) const CALLBACK: &str = "/dev/app/callback";
+
+/// What a page of the test app shows beside the choices.
+pub(super) struct Shown<'a> {
+    pub(super) choices: Choices,
+    pub(super) steps: Option<Vec<DevStep>>,
+    pub(super) tables: Vec<DevTable>,
+    /// With it, tokens can be refreshed and the person signed out.
+    pub(super) connection: Option<&'a Connection>,
+    pub(super) error: Option<DevError>,
+}
+
+impl Shown<'_> {
+    /// Nothing has happened yet.
+    fn nothing(choices: Choices) -> Self {
+        Self {
+            choices,
+            steps: None,
+            tables: Vec::new(),
+            connection: None,
+            error: None,
+        }
+    }
+
+    /// Only what went wrong.
+    pub(super) fn of(choices: Choices, error: DevError) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::nothing(choices)
+        }
+    }
+}
 
 /// The choices, and the button that begins a run.
 pub(super) async fn start(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
@@ -29,7 +61,7 @@ pub(super) async fn start(request: HttpRequest, state: web::Data<AppState>) -> H
         scopes: vec!["profile".to_owned(), "email".to_owned()],
         ..Choices::default()
     };
-    let mut response = answer(&visit, credentials, StatusCode::OK, choices, None, None);
+    let mut response = page(&visit, credentials, Shown::nothing(choices));
     visit.keep_language(&mut response);
     response
 }
@@ -47,15 +79,13 @@ pub(super) async fn sign_in(request: HttpRequest, state: web::Data<AppState>) ->
             pending::remember(&mut response, &state, &pending);
             response
         }
-        Err(error) => answer(
-            &visit,
-            credentials,
-            StatusCode::BAD_GATEWAY,
-            choices,
-            Some(error),
-            None,
-        ),
+        Err(error) => page(&visit, credentials, Shown::of(choices, error)),
     }
+}
+
+async fn begin(visit: &Visit, credentials: &DevApp, choices: Choices) -> Result<Pending, DevError> {
+    let http = Recorder::new().map_err(|error| failure("http", &with_causes(&error)))?;
+    relying_party::begin(&visit.state, credentials, &http, choices, visit.now).await
 }
 
 /// Takes the answer, fetches tokens and UserInfo, and shows the whole run as far as it went.
@@ -64,77 +94,62 @@ pub(super) async fn callback(request: HttpRequest, state: web::Data<AppState>) -
     let Some(credentials) = &state.dev_app else {
         return error::not_found(request).await;
     };
-    let pending = pending::recall(&request, &state, visit.now);
-    let choices = pending
-        .as_ref()
-        .map(|pending| pending.choices.clone())
-        .unwrap_or_default();
-    let (run, error) = run(&visit, credentials, pending.as_ref()).await;
-    let status = if error.is_none() {
-        StatusCode::OK
-    } else {
-        StatusCode::BAD_REQUEST
-    };
-    answer(&visit, credentials, status, choices, error, run)
-}
-
-async fn begin(visit: &Visit, credentials: &DevApp, choices: Choices) -> Result<Pending, DevError> {
-    let http = Recorder::new().map_err(|error| failure("http", &with_causes(&error)))?;
-    relying_party::begin(&visit.state, credentials, &http, choices, visit.now).await
-}
-
-async fn run(
-    visit: &Visit,
-    credentials: &DevApp,
-    pending: Option<&Pending>,
-) -> (Option<DevRun>, Option<DevError>) {
-    let answer = match form::query(&visit.request) {
+    let answer = match form::query(&request) {
         Ok(answer) => answer,
         Err(malformed) => {
-            return (
-                None,
-                Some(failure("invalid_response", malformed.description())),
-            );
+            let error = failure("invalid_response", malformed.description());
+            return page(&visit, credentials, Shown::of(Choices::default(), error));
         }
     };
-    let code = relying_party::code_of(&answer, pending, visit.state.issuer());
+    let pending = pending::recall::<Pending>(&request, &state, visit.now);
+    let code = relying_party::code_of(&answer, pending.as_ref(), state.issuer());
     let Some(pending) = pending else {
-        return (None, code.err());
+        let error = code.err();
+        return page(
+            &visit,
+            credentials,
+            Shown {
+                error,
+                ..Shown::nothing(Choices::default())
+            },
+        );
     };
-    let mut steps = vec![authorization_step(&visit.request, pending)];
-    let mut tokens = Vec::new();
-    let error = match (code, Recorder::new()) {
+    let mut steps = vec![authorization_step(&request, &pending)];
+    let mut tables = Vec::new();
+    let result = match (code, Recorder::new()) {
         (Ok(code), Ok(http)) => {
-            let finished = relying_party::finish(
-                &visit.state,
+            let result = relying_party::finish(
+                &state,
                 credentials,
                 &http,
                 code,
-                pending,
-                &mut tokens,
+                &pending,
+                &mut tables,
                 visit.now,
             )
             .await;
             steps.extend(http.into_steps(relying_party::STEPS));
-            finished.err()
+            result
         }
-        (Err(error), _) => Some(error),
-        (Ok(_), Err(error)) => Some(failure("http", &with_causes(&error))),
+        (Err(error), _) => Err(error),
+        (Ok(_), Err(error)) => Err(failure("http", &with_causes(&error))),
     };
-    let home = format!("{}/", visit.state.base());
-    let run = DevRun {
-        steps,
-        tokens,
-        refresh_action: None,
-        csrf: String::new(),
-        sign_out_href: error.is_none().then_some(home),
+    let shown = Shown {
+        choices: pending.choices,
+        steps: Some(steps),
+        tables,
+        connection: result.as_ref().ok(),
+        error: result.as_ref().err().cloned(),
     };
-    (Some(run), error)
+    let mut response = page(&visit, credentials, shown);
+    if let Ok(connection) = &result {
+        pending::remember(&mut response, &state, connection);
+    }
+    response
 }
 
 /// What went through the browser. Its time is the person's, which says nothing about the server, so it is left out.
 fn authorization_step(request: &HttpRequest, pending: &Pending) -> DevStep {
-    let by_line = |address: &str| address.replacen('?', "\n\n", 1).replace('&', "\n");
     let callback = request
         .uri()
         .path_and_query()
@@ -146,6 +161,11 @@ fn authorization_step(request: &HttpRequest, pending: &Pending) -> DevStep {
         response: format!("GET {}", by_line(&callback)),
         duration_ms: 0,
     }
+}
+
+/// An address with a line for each parameter.
+pub(super) fn by_line(address: &str) -> String {
+    address.replacen('?', "\n\n", 1).replace('&', "\n")
 }
 
 /// Only what the page offers; `openid` makes it OpenID Connect and is always sent.
@@ -176,20 +196,25 @@ fn offered_scopes() -> impl Iterator<Item = &'static str> {
         .filter(|scope| *scope != scope::OPENID)
 }
 
-fn answer(
-    visit: &Visit,
-    credentials: &DevApp,
-    status: StatusCode,
-    choices: Choices,
-    error: Option<DevError>,
-    run: Option<DevRun>,
-) -> HttpResponse {
+/// The page; whatever went wrong on the way here is a bad request of somebody's.
+pub(super) fn page(visit: &Visit, credentials: &DevApp, shown: Shown<'_>) -> HttpResponse {
     let base = visit.state.base();
     let choice = |value: &str, chosen: bool| DevChoice {
         value: value.to_owned(),
         chosen,
     };
-    let page = Shown {
+    let csrf = connection::csrf(visit);
+    let may_refresh = csrf.is_some()
+        && shown
+            .connection
+            .is_some_and(|connection| connection.refresh_token.is_some());
+    let status = if shown.error.is_none() {
+        StatusCode::OK
+    } else {
+        StatusCode::BAD_REQUEST
+    };
+    let choices = shown.choices;
+    let page = Template {
         // A link to this very address would send the code a second time.
         page: visit
             .page()
@@ -206,8 +231,16 @@ fn answer(
             .map(|value| choice(value, choices.prompt.as_deref() == Some(value)))
             .collect(),
         id_token_claims: choices.id_token_claims,
-        error,
-        run,
+        error: shown.error,
+        run: shown.steps.map(|steps| DevRun {
+            steps,
+            tokens: shown.tables,
+            refresh_action: may_refresh.then(|| format!("{base}{}", connection::REFRESH)),
+            csrf: csrf.unwrap_or_default(),
+            sign_out_href: shown
+                .connection
+                .map(|_| format!("{base}{}", connection::SIGN_OUT)),
+        }),
     };
     html(status, &page, PageKind::Own)
 }

@@ -1,6 +1,7 @@
 //! What exists in development mode only.
 
 mod app;
+mod connection;
 mod pending;
 mod recorder;
 mod relying_party;
@@ -16,17 +17,24 @@ pub(super) fn configure(scope: Scope) -> Scope {
         .service(at(app::START).route(web::get().to(app::start)))
         .service(at(app::SIGN_IN).route(web::get().to(app::sign_in)))
         .service(at(app::CALLBACK).route(web::get().to(app::callback)))
+        .service(
+            web::resource(connection::REFRESH)
+                .route(web::post().to(connection::refresh))
+                .default_service(web::to(|request| refuse(request, "POST"))),
+        )
+        .service(at(connection::SIGN_OUT).route(web::get().to(connection::sign_out)))
+        .service(at(connection::SIGNED_OUT).route(web::get().to(connection::signed_out)))
 }
 
 fn at(path: &str) -> Resource {
-    web::resource(path).default_service(web::to(only_get))
+    web::resource(path).default_service(web::to(|request| refuse(request, "GET")))
 }
 
 /// The table of routes holds what production has, so `Allow` is said here.
-async fn only_get(request: HttpRequest) -> HttpResponse {
+async fn refuse(request: HttpRequest, allow: &'static str) -> HttpResponse {
     let mut response = error::method_not_allowed(request).await;
     response
         .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static("GET"));
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }

@@ -1,22 +1,26 @@
-//! The test app's protocol, through a library that other apps use too. OpenID Connect Core §3.1; RFC 7636; RFC 9207.
+//! The test app's protocol, through a library that other apps use too. OpenID Connect Core §3.1, §12; RFC 7636; RFC 9207;
+//! RP-Initiated Logout.
 
 use std::error::Error;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use openidconnect::core::{
-    CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreTokenResponse,
+    CoreAuthPrompt, CoreAuthenticationFlow, CoreClient, CoreIdToken, CoreTokenResponse,
     CoreUserInfoClaims,
 };
 use openidconnect::{
-    AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, IdTokenVerifier, IssuerUrl, Nonce, OAuth2TokenResponse as _,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, TokenResponse as _,
+    AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndSessionUrl,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, IdTokenVerifier, IssuerUrl, LogoutRequest,
+    Nonce, NonceVerifier, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier,
+    PostLogoutRedirectUrl, ProviderMetadataWithLogout, RedirectUrl, RefreshToken,
+    RequestTokenError, Scope, TokenResponse as _,
 };
 use serde_json::{Map, Value, json};
 
 use super::app;
-use super::pending::{Choices, Pending};
+use super::connection;
+use super::pending::{Choices, Connection, Leaving, Pending};
 use super::recorder::Recorder;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::seal::constant_time_eq;
@@ -46,7 +50,7 @@ pub(super) async fn begin(
     choices: Choices,
     now: Timestamp,
 ) -> Result<Pending, DevError> {
-    let client = discover(state, credentials, http).await?;
+    let (client, _) = discover(state, credentials, http).await?;
     let (code_challenge, code_verifier) = {
         let verifier = PkceCodeVerifier::new(random::token());
         (
@@ -130,7 +134,7 @@ pub(super) fn code_of<'a>(
     })
 }
 
-/// Exchanges the code and verifies what comes. Tables are filled as far as it went.
+/// Exchanges the code, verifies what comes, and asks UserInfo. Tables are filled as far as it went.
 pub(super) async fn finish(
     state: &AppState,
     credentials: &DevApp,
@@ -139,15 +143,108 @@ pub(super) async fn finish(
     pending: &Pending,
     tables: &mut Vec<DevTable>,
     now: Timestamp,
-) -> Result<(), DevError> {
-    let client = discover(state, credentials, http).await?;
+) -> Result<Connection, DevError> {
+    let (client, _) = discover(state, credentials, http).await?;
     let response = client
         .exchange_code(AuthorizationCode::new(code.to_owned()))
         .map_err(|error| failure("configuration", &with_causes(&error)))?
         .set_pkce_verifier(PkceCodeVerifier::new(pending.code_verifier.clone()))
         .request_async(http)
         .await
-        .map_err(token_failure)?;
+        .map_err(|error| token_failure(error, USED_CODE))?;
+    let nonce = Nonce::new(pending.nonce.clone());
+    let (subject, id_token) = show(&client, &response, &nonce, http, tables, now).await?;
+    Ok(Connection {
+        subject,
+        id_token,
+        refresh_token: refresh_token_of(&response),
+        choices: pending.choices.clone(),
+        since: now,
+    })
+}
+
+/// Refreshes the tokens, verifies what comes, and asks UserInfo.
+pub(super) async fn refresh(
+    state: &AppState,
+    credentials: &DevApp,
+    http: &Recorder,
+    connection: &Connection,
+    tables: &mut Vec<DevTable>,
+    now: Timestamp,
+) -> Result<Connection, DevError> {
+    let (client, _) = discover(state, credentials, http).await?;
+    let token = connection
+        .refresh_token
+        .clone()
+        .ok_or_else(|| failure("no_refresh_token", "The last answer had no refresh token."))?;
+    let response = client
+        .exchange_refresh_token(&RefreshToken::new(token))
+        .map_err(|error| failure("configuration", &with_causes(&error)))?
+        .request_async(http)
+        .await
+        .map_err(|error| token_failure(error, ENDED))?;
+    // Core §12.2: the nonce is the first ID token's alone.
+    let no_nonce = |nonce: Option<&Nonce>| match nonce {
+        None => Ok(()),
+        Some(_) => Err("a refreshed ID token has a nonce".to_owned()),
+    };
+    let (subject, id_token) = show(&client, &response, no_nonce, http, tables, now).await?;
+    if subject != connection.subject {
+        return Err(failure(
+            "id_token",
+            "The refreshed ID token is about somebody else.",
+        ));
+    }
+    Ok(Connection {
+        subject,
+        id_token,
+        refresh_token: refresh_token_of(&response),
+        choices: connection.choices.clone(),
+        since: now,
+    })
+}
+
+/// The request to sign out: where to send the browser, and what to remember.
+pub(super) async fn leave(
+    state: &AppState,
+    credentials: &DevApp,
+    http: &Recorder,
+    connection: &Connection,
+    now: Timestamp,
+) -> Result<Leaving, DevError> {
+    let broken = |error: &dyn Error| failure("sign_out", &with_causes(error));
+    let (_, endpoint) = discover(state, credentials, http).await?;
+    let endpoint =
+        endpoint.ok_or_else(|| failure("discovery", "The server has no end_session_endpoint."))?;
+    let hint: CoreIdToken = connection
+        .id_token
+        .parse()
+        .map_err(|error| broken(&error))?;
+    let back = PostLogoutRedirectUrl::new(state.url(connection::SIGNED_OUT))
+        .map_err(|error| broken(&error))?;
+    let state_value = random::token();
+    let url = LogoutRequest::from(endpoint)
+        .set_id_token_hint(&hint)
+        .set_post_logout_redirect_uri(back)
+        .set_state(CsrfToken::new(state_value.clone()))
+        .http_get_url();
+    Ok(Leaving {
+        state: state_value,
+        choices: connection.choices.clone(),
+        request: url.to_string(),
+        begun_at: now,
+    })
+}
+
+/// Verifies the ID token, asks UserInfo, and shows both. Gives the subject, and the ID token as it came.
+async fn show(
+    client: &DiscoveredClient,
+    response: &CoreTokenResponse,
+    nonce: impl NonceVerifier,
+    http: &Recorder,
+    tables: &mut Vec<DevTable>,
+    now: Timestamp,
+) -> Result<(String, String), DevError> {
     let raw = body_of(http)
         .get("id_token")
         .and_then(Value::as_str)
@@ -156,14 +253,14 @@ pub(super) async fn finish(
     let verifier = client.id_token_verifier().set_time_fn(move || {
         chrono::DateTime::from_timestamp(now.seconds(), 0).unwrap_or(chrono::DateTime::UNIX_EPOCH)
     });
-    let subject = verify(&response, &verifier, &Nonce::new(pending.nonce.clone()))?;
+    let subject = verify(response, &verifier, nonce)?;
     tables.push(DevTable {
         title: "ID token".to_owned(),
         claims: rows(payload(&raw)),
-        raw: Some(raw),
+        raw: Some(raw.clone()),
     });
     let request = client
-        .user_info(response.access_token().clone(), Some(subject))
+        .user_info(response.access_token().clone(), Some(subject.clone()))
         .map_err(|error| failure("configuration", &with_causes(&error)))?;
     let _claims: CoreUserInfoClaims = request
         .request_async(http)
@@ -174,7 +271,11 @@ pub(super) async fn finish(
         raw: None,
         claims: rows(body_of(http)),
     });
-    Ok(())
+    Ok((subject.to_string(), raw))
+}
+
+fn refresh_token_of(response: &CoreTokenResponse) -> Option<String> {
+    response.refresh_token().map(|token| token.secret().clone())
 }
 
 /// An error with everything that led to it.
@@ -195,27 +296,28 @@ async fn discover(
     state: &AppState,
     credentials: &DevApp,
     http: &Recorder,
-) -> Result<DiscoveredClient, DevError> {
+) -> Result<(DiscoveredClient, Option<EndSessionUrl>), DevError> {
     let broken = |error: &dyn Error| failure("discovery", &with_causes(error));
     let issuer = IssuerUrl::new(state.issuer().to_owned()).map_err(|error| broken(&error))?;
     let redirect = RedirectUrl::new(state.url(app::CALLBACK)).map_err(|error| broken(&error))?;
-    let metadata = CoreProviderMetadata::discover_async(issuer, http)
+    let metadata = ProviderMetadataWithLogout::discover_async(issuer, http)
         .await
         .map_err(|error| broken(&error))?;
+    let end_session = metadata.additional_metadata().end_session_endpoint.clone();
     let secret = ClientSecret::new(credentials.client_secret.clone());
     let client = CoreClient::from_provider_metadata(
         metadata,
         ClientId::new(credentials.client_id.clone()),
         Some(secret),
     );
-    Ok(client.set_redirect_uri(redirect))
+    Ok((client.set_redirect_uri(redirect), end_session))
 }
 
 /// Signature, `iss`, `aud`, `exp`, `iat`, `nonce`, and `at_hash`, which ties the access token to the ID token.
 fn verify(
     response: &CoreTokenResponse,
     verifier: &IdTokenVerifier<'_, openidconnect::core::CoreJsonWebKey>,
-    nonce: &Nonce,
+    nonce: impl NonceVerifier,
 ) -> Result<openidconnect::SubjectIdentifier, DevError> {
     let broken = |error: &dyn Error| failure("id_token", &with_causes(error));
     let token = response
@@ -238,8 +340,14 @@ fn verify(
     Ok(claims.subject().clone())
 }
 
+const USED_CODE: &str =
+    ". A code works once, and for a minute: after a reload of this page, sign in again.";
+const ENDED: &str = ". These refresh tokens end with the sign-in: sign in again.";
+
+/// `advice` is for `invalid_grant`, whose reason the server keeps to itself.
 fn token_failure<R, T>(
     error: RequestTokenError<R, openidconnect::StandardErrorResponse<T>>,
+    advice: &str,
 ) -> DevError
 where
     R: Error + 'static,
@@ -254,9 +362,7 @@ where
         .cloned()
         .unwrap_or_else(|| "The server gave no description.".to_owned());
     if code == "invalid_grant" {
-        words.push_str(
-            ". A code works once, and for a minute: after a reload of this page, sign in again.",
-        );
+        words.push_str(advice);
     }
     failure(&code, &words)
 }

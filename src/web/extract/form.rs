@@ -52,11 +52,8 @@ pub(in crate::web) async fn body(
         .map(Parameters::without_empty)
 }
 
-/// The body's parameters with those that have no value, for whoever passes them on as they came.
-pub(in crate::web) async fn raw_body(
-    request: &HttpRequest,
-    payload: Payload,
-) -> Result<Parameters, Refused> {
+/// The body's parameters with those that have no value.
+async fn raw_body(request: &HttpRequest, payload: Payload) -> Result<Parameters, Refused> {
     if !is_form(request) {
         return Err(Refused::ContentType);
     }
@@ -64,6 +61,20 @@ pub(in crate::web) async fn raw_body(
         .await
         .map_err(|_elapsed| Refused::TooSlow)??;
     Parameters::parse(&bytes).map_err(Refused::Malformed)
+}
+
+/// Query and body as one request, still encoded: what comes in both is repeated, empty or not.
+pub(in crate::web) async fn query_and_body(
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<String, Refused> {
+    let body = raw_body(request, payload).await?.to_query();
+    let parts = [request.query_string(), &body];
+    Ok(parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("&"))
 }
 
 async fn collect(mut payload: Payload) -> Result<Vec<u8>, Refused> {

@@ -89,7 +89,7 @@ fn step(transaction: &Transaction) -> String {
     format!("select-account.{}", transaction.ticket.id)
 }
 
-fn choosable(signed_in: &SignedIn) -> ChoosableAccount {
+pub(super) fn choosable(signed_in: &SignedIn) -> ChoosableAccount {
     ChoosableAccount {
         face: AccountFace::new(signed_in.user.name(), &signed_in.user.email),
         session: signed_in.session.id.clone(),

@@ -562,17 +562,12 @@ fn show_page(visit: &Visit, error: &PageError, client: Option<&Client>) -> HttpR
             received,
             differs_at,
         } => {
-            let value = received.as_ref().map(|uri| {
-                let (same_start, differs) = uri.split_at_checked(*differs_at).unwrap_or((uri, ""));
-                Compared {
-                    same_start: same_start.to_owned(),
-                    differs: differs.to_owned(),
-                    same_end: String::new(),
-                }
-            });
-            let details = value
-                .into_iter()
-                .map(|value| detail("error-detail-redirect-uri", value))
+            let details = received
+                .iter()
+                .map(|uri| {
+                    let value = Compared::from_byte(uri, *differs_at);
+                    detail("error-detail-redirect-uri", value)
+                })
                 .collect();
             (ErrorKind::RedirectUri, error, details)
         }

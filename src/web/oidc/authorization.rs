@@ -38,17 +38,10 @@ pub(in crate::web) async fn post(
     state: web::Data<AppState>,
 ) -> HttpResponse {
     let visit = Visit::new(&request, &state);
-    // Empty ones too: `state=&state=x` is repeated, and has to be so after the redirect.
-    let body = match form::raw_body(&request, payload).await {
-        Ok(parameters) => parameters.to_query(),
+    let both = match form::query_and_body(&request, payload).await {
+        Ok(both) => both,
         Err(refused) => return error::refused_form(&visit, refused),
     };
-    // Query and body are one request: what comes in both is repeated.
-    let both = [request.query_string(), &body]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join("&");
     if both.len() > LONGEST_REQUEST {
         return error::page(
             &visit,

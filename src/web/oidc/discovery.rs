@@ -36,6 +36,7 @@ impl Discovery {
             introspection: state.url(routes::INTROSPECT),
             revocation: state.url(routes::REVOKE),
             jwks: state.url(routes::JWKS),
+            end_session: state.url(routes::END_SESSION),
         };
         let languages: Vec<_> = Language::ALL
             .iter()

@@ -3,6 +3,7 @@
 pub(super) mod authorization;
 pub(super) mod cors;
 pub(crate) mod discovery;
+pub(super) mod end_session;
 pub(super) mod introspection;
 mod issued_token;
 pub(super) mod jwks;
