@@ -22,6 +22,7 @@ mod cors;
 mod dev_app;
 mod discovery;
 mod keys;
+mod lost_answer;
 mod malformed;
 mod migrations;
 mod openid_connect_rp;

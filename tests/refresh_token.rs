@@ -15,12 +15,12 @@ use crate::support::on_both_databases;
 use crate::support::op::{EMAIL, Op, SECRET};
 use crate::support::relying_party::{Answer, Rp, part};
 
-const OFFLINE: &str = "openid email offline_access";
+pub const OFFLINE: &str = "openid email offline_access";
 const DAY: Duration = Duration::from_secs(86_400);
 const GRANTS: [&str; 2] = ["authorization_code", "refresh_token"];
 
 /// A confidential client that may refresh; metadata of the test's own comes on top.
-fn notes(op: &Op, metadata: Value) -> Rp {
+pub fn notes(op: &Op, metadata: Value) -> Rp {
     let mut client =
         json!({ "client_id": "notes", "client_secret": SECRET, "grant_types": GRANTS });
     client
@@ -32,7 +32,7 @@ fn notes(op: &Op, metadata: Value) -> Rp {
 }
 
 /// A public client that may refresh.
-fn spa(op: &Op) -> Rp {
+pub fn spa(op: &Op) -> Rp {
     op.client(
         json!({ "client_id": "spa", "token_endpoint_auth_method": "none", "grant_types": GRANTS }),
     );
@@ -40,7 +40,7 @@ fn spa(op: &Op) -> Rp {
 }
 
 /// Alice signs in if she must, allows it, and the client has its first tokens.
-fn connect(browser: &mut Browser, rp: &Rp, scope: &str) -> Answer {
+pub fn connect(browser: &mut Browser, rp: &Rp, scope: &str) -> Answer {
     let code = browser
         .complete(&rp.authorize_with_pkce(&[("scope", scope), ("nonce", "a-nonce")]))
         .code();
@@ -49,14 +49,14 @@ fn connect(browser: &mut Browser, rp: &Rp, scope: &str) -> Answer {
     tokens
 }
 
-fn refreshed(rp: &Rp, token: &str) -> Answer {
+pub fn refreshed(rp: &Rp, token: &str) -> Answer {
     let tokens = rp.refresh(token, &[]);
     assert_eq!(tokens.status, 200, "{}", tokens.json);
     tokens
 }
 
 /// The family has ended: none of these refresh tokens is good, and none of these access tokens.
-fn assert_ended(rp: &Rp, answers: &[&Answer]) {
+pub fn assert_ended(rp: &Rp, answers: &[&Answer]) {
     for answer in answers {
         assert_eq!(
             rp.refresh(answer.refresh_token(), &[]).error(),

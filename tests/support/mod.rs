@@ -2,6 +2,8 @@
 
 pub mod app;
 pub mod browser;
+pub mod invariants;
+pub mod lossy_proxy;
 pub mod op;
 pub mod postgres;
 pub mod relying_party;

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use reqwest::blocking::Client;
+use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -61,6 +61,12 @@ impl Rp {
         self
     }
 
+    /// The same client, which reaches the server somewhere else than at its issuer.
+    pub fn by_way_of(mut self, url: &str) -> Self {
+        self.issuer = url.to_owned();
+        self
+    }
+
     pub fn at(mut self, redirect_uri: &str) -> Self {
         self.redirect_uri = redirect_uri.to_owned();
         self
@@ -99,6 +105,15 @@ impl Rp {
 
     /// Exchanges a code; extra parameters as for `authorize`.
     pub fn exchange(&self, code: &str, parameters: &[(&str, &str)]) -> Answer {
+        self.answer(self.exchanging(code, parameters))
+    }
+
+    /// Exchanges a code over a network that may fail.
+    pub fn try_exchange(&self, code: &str) -> reqwest::Result<Answer> {
+        Self::try_answer(self.exchanging(code, &[]))
+    }
+
+    fn exchanging(&self, code: &str, parameters: &[(&str, &str)]) -> RequestBuilder {
         let usual = [
             ("grant_type", "authorization_code"),
             ("code", code),
@@ -117,11 +132,20 @@ impl Rp {
             Some(secret) => request = request.basic_auth(&self.client_id, Some(secret)),
             None => form.push(("client_id", &self.client_id)),
         }
-        self.answer(request.form(&form))
+        request.form(&form)
     }
 
     /// Refreshes; extra parameters as for `authorize`.
     pub fn refresh(&self, refresh_token: &str, parameters: &[(&str, &str)]) -> Answer {
+        self.answer(self.refreshing(refresh_token, parameters))
+    }
+
+    /// Refreshes over a network that may fail.
+    pub fn try_refresh(&self, refresh_token: &str) -> reqwest::Result<Answer> {
+        Self::try_answer(self.refreshing(refresh_token, &[]))
+    }
+
+    fn refreshing(&self, refresh_token: &str, parameters: &[(&str, &str)]) -> RequestBuilder {
         let mut form = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token),
@@ -132,7 +156,7 @@ impl Rp {
             Some(secret) => request = request.basic_auth(&self.client_id, Some(secret)),
             None => form.push(("client_id", &self.client_id)),
         }
-        self.answer(request.form(&form))
+        request.form(&form)
     }
 
     /// Exchanges a code that was asked for with PKCE.
@@ -152,15 +176,19 @@ impl Rp {
         self.answer(self.http.get(format!("{}{path}", self.issuer)))
     }
 
-    pub fn answer(&self, request: reqwest::blocking::RequestBuilder) -> Answer {
-        let response = request.send().unwrap();
+    pub fn answer(&self, request: RequestBuilder) -> Answer {
+        Self::try_answer(request).unwrap()
+    }
+
+    fn try_answer(request: RequestBuilder) -> reqwest::Result<Answer> {
+        let response = request.send()?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let json = serde_json::from_str(&response.text().unwrap()).unwrap_or(Value::Null);
-        Answer {
+        let json = serde_json::from_str(&response.text()?).unwrap_or(Value::Null);
+        Ok(Answer {
             status,
             headers,
             json,
-        }
+        })
     }
 
     pub fn http(&self) -> &Client {
