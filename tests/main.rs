@@ -19,6 +19,7 @@ mod browser_session;
 mod chromium;
 mod cli;
 mod cors;
+mod crash;
 mod dev_app;
 mod discovery;
 mod keys;

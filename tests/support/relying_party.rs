@@ -165,11 +165,13 @@ impl Rp {
     }
 
     pub fn userinfo(&self, access_token: &str) -> Answer {
-        self.answer(
-            self.http
-                .get(format!("{}/userinfo", self.issuer))
-                .bearer_auth(access_token),
-        )
+        self.try_userinfo(access_token).unwrap()
+    }
+
+    /// Asks UserInfo over a network that may fail.
+    pub fn try_userinfo(&self, access_token: &str) -> reqwest::Result<Answer> {
+        let request = self.http.get(format!("{}/userinfo", self.issuer));
+        Self::try_answer(request.bearer_auth(access_token))
     }
 
     pub fn get(&self, path: &str) -> Answer {
