@@ -455,6 +455,19 @@ fn a_write_lock_held_by_another_process_leaves_reads_alone_and_answers_unavailab
 }
 
 #[test]
+fn a_command_that_finds_nothing_to_migrate_waits_for_no_writer() {
+    let fixture = sqlite();
+    let store = fixture.open();
+    store.migrate().unwrap();
+    let gate = Gate::close(&store);
+    let start = Instant::now();
+    let command = Store::open(&fixture.url, COMMAND).unwrap();
+    assert_eq!(command.migrate().unwrap(), [""; 0]);
+    assert!(start.elapsed() < Duration::from_secs(2));
+    gate.open_when(|| true);
+}
+
+#[test]
 fn a_second_server_on_one_file_refuses_and_a_command_does_not() {
     let fixture = sqlite();
     let store = fixture.open();
