@@ -26,6 +26,7 @@ mod keys;
 mod lost_answer;
 mod malformed;
 mod migrations;
+mod nodes;
 mod openid_connect_rp;
 mod pages;
 mod prompt;

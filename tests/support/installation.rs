@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection as _;
 use latchkey::config::DatabaseUrl;
 use latchkey::store::{Options, Store};
 use serde_json::Value;
@@ -15,8 +16,7 @@ use super::op::{Database, free_port};
 use super::postgres;
 use super::wait::within;
 
-/// The root key of every installation.
-pub const SECRET_KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+const SECRET_KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 /// A debug build on a busy machine takes its time to start; a server that hangs takes longer.
 const START: Duration = Duration::from_secs(60);
 
@@ -74,6 +74,13 @@ impl Installation {
         process
     }
 
+    /// Starts one more, at a port of its own.
+    pub fn start_another(&self) -> Process {
+        let mut process = self.launch(free_port());
+        process.wait_until_ready();
+        process
+    }
+
     /// Starts a server without waiting for it.
     pub fn launch(&self, port: u16) -> Process {
         let log = self.directory.path().join(format!("{port}.log"));
@@ -114,6 +121,14 @@ impl Installation {
         let mut errors = child.stderr.take().unwrap();
         errors.read_to_string(&mut problems).unwrap();
         assert!(child.wait().unwrap().success(), "{problems}");
+    }
+
+    /// What no command does yet.
+    pub fn execute(&self, statement: &'static str) {
+        let written = self
+            .store()
+            .write_blocking(|tx| Ok(tx.batch_execute(statement)?));
+        written.unwrap();
     }
 
     /// The database, as a command opens it. Nobody should keep it open while a server is killed: with SQLite's last user
