@@ -7,12 +7,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use latchkey::keys;
+use latchkey::protocol::jose::SigningAlgorithm;
+use latchkey::protocol::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
-use crate::support::installation::{Installation, Process};
+use crate::support::installation::{Installation, Process, SECRET_KEY};
 use crate::support::invariants::{assert_sound, rows};
-use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET, free_port};
+use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET, free_port, now};
 use crate::support::postgres;
 use crate::support::race::at_once;
 use crate::support::relying_party::{Answer, Rp};
@@ -375,4 +378,30 @@ fn r17_an_app_that_is_gone_is_gone_on_every_server() {
             });
         }
     }
+}
+
+#[test]
+fn r17_keys_that_are_rotated_anywhere_are_published_everywhere_within_a_second() {
+    let Some(pair) = Pair::start() else {
+        return;
+    };
+    let store = pair.installation.store();
+    let root = SECRET_KEY.parse().unwrap();
+    let always = Timestamp::from_seconds(i64::MAX);
+    let algorithms = [SigningAlgorithm::Es256];
+    let mut slowest = Duration::ZERO;
+    for _ in 0..5 {
+        let fresh = keys::publish_next(&store, &root, &algorithms, always, now()).unwrap();
+        let soon = Soon::now();
+        for rp in pair.both() {
+            soon.is("the new key is published", || {
+                let keys = published(&rp.issuer);
+                fresh.iter().all(|kid| keys.contains(kid))
+            });
+        }
+        slowest = slowest.max(soon.0.elapsed());
+        keys::promote(&store, &algorithms, always, now()).unwrap();
+    }
+    eprintln!("keys were seen after at most {slowest:.1?}");
+    assert!(slowest < SECOND, "{slowest:?}");
 }

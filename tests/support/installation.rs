@@ -16,7 +16,8 @@ use super::op::{Database, free_port};
 use super::postgres;
 use super::wait::within;
 
-const SECRET_KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+/// The root key of every installation.
+pub const SECRET_KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 /// A debug build on a busy machine takes its time to start; a server that hangs takes longer.
 const START: Duration = Duration::from_secs(60);
 
