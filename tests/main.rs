@@ -33,6 +33,7 @@ mod prompt;
 mod refresh_token;
 mod secrets_at_rest;
 mod steps;
+mod stolen_token;
 mod store;
 mod store_engine;
 mod throttle;

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -23,7 +24,7 @@ pub struct Rp {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
+    pub headers: HeaderMap,
     pub json: Value,
 }
 
@@ -52,10 +53,24 @@ impl Rp {
     }
 
     /// The same client as another program would speak for it.
-    pub fn from(mut self, user_agent: &str) -> Self {
+    pub fn from(self, user_agent: &str) -> Self {
+        self.sending(user_agent, HeaderMap::new())
+    }
+
+    /// The same from an address that a proxy tells.
+    pub fn at_address(self, user_agent: &str, address: &str) -> Self {
+        let address = HeaderValue::from_str(address).unwrap();
+        self.sending(
+            user_agent,
+            HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), address)]),
+        )
+    }
+
+    fn sending(mut self, user_agent: &str, headers: HeaderMap) -> Self {
         self.http = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(user_agent)
+            .default_headers(headers)
             .build()
             .unwrap();
         self
