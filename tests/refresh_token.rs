@@ -2,7 +2,6 @@
 //! RFC 6749 §6; RFC 9700 §4.14.2; OpenID Connect Core §11, §12.
 
 use std::collections::BTreeSet;
-use std::thread;
 use std::time::Duration;
 
 use latchkey::protocol::client::ClientId;
@@ -11,16 +10,18 @@ use latchkey::store::consents;
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
+use crate::support::invariants::assert_sound;
 use crate::support::on_both_databases;
 use crate::support::op::{EMAIL, Op, SECRET};
+use crate::support::race::at_once;
 use crate::support::relying_party::{Answer, Rp, part};
 
-const OFFLINE: &str = "openid email offline_access";
+pub const OFFLINE: &str = "openid email offline_access";
 const DAY: Duration = Duration::from_secs(86_400);
 const GRANTS: [&str; 2] = ["authorization_code", "refresh_token"];
 
 /// A confidential client that may refresh; metadata of the test's own comes on top.
-fn notes(op: &Op, metadata: Value) -> Rp {
+pub fn notes(op: &Op, metadata: Value) -> Rp {
     let mut client =
         json!({ "client_id": "notes", "client_secret": SECRET, "grant_types": GRANTS });
     client
@@ -32,7 +33,7 @@ fn notes(op: &Op, metadata: Value) -> Rp {
 }
 
 /// A public client that may refresh.
-fn spa(op: &Op) -> Rp {
+pub fn spa(op: &Op) -> Rp {
     op.client(
         json!({ "client_id": "spa", "token_endpoint_auth_method": "none", "grant_types": GRANTS }),
     );
@@ -40,7 +41,7 @@ fn spa(op: &Op) -> Rp {
 }
 
 /// Alice signs in if she must, allows it, and the client has its first tokens.
-fn connect(browser: &mut Browser, rp: &Rp, scope: &str) -> Answer {
+pub fn connect(browser: &mut Browser, rp: &Rp, scope: &str) -> Answer {
     let code = browser
         .complete(&rp.authorize_with_pkce(&[("scope", scope), ("nonce", "a-nonce")]))
         .code();
@@ -49,14 +50,14 @@ fn connect(browser: &mut Browser, rp: &Rp, scope: &str) -> Answer {
     tokens
 }
 
-fn refreshed(rp: &Rp, token: &str) -> Answer {
+pub fn refreshed(rp: &Rp, token: &str) -> Answer {
     let tokens = rp.refresh(token, &[]);
     assert_eq!(tokens.status, 200, "{}", tokens.json);
     tokens
 }
 
 /// The family has ended: none of these refresh tokens is good, and none of these access tokens.
-fn assert_ended(rp: &Rp, answers: &[&Answer]) {
+pub fn assert_ended(rp: &Rp, answers: &[&Answer]) {
     for answer in answers {
         assert_eq!(
             rp.refresh(answer.refresh_token(), &[]).error(),
@@ -76,19 +77,6 @@ fn sign_out(browser: &mut Browser) {
         .expect("somebody is signed in");
     browser.submit(&page, &[("session", &session)]);
     assert!(!browser.get("/").has("#logout-confirm"));
-}
-
-/// All at once; the answers in no order.
-fn at_once(many: usize, rp: &Rp, token: &str) -> Vec<Answer> {
-    thread::scope(|scope| {
-        let racers: Vec<_> = (0..many)
-            .map(|_| scope.spawn(|| rp.refresh(token, &[])))
-            .collect();
-        racers
-            .into_iter()
-            .map(|racer| racer.join().unwrap())
-            .collect()
-    })
 }
 
 on_both_databases! {
@@ -204,8 +192,8 @@ on_both_databases! {
     fn b6_of_many_at_once_one_branch_goes_on(op) {
         let rp = notes(&op, json!({}));
         let mut current = connect(&mut op.browser(), &rp, OFFLINE);
-        for round in 0..10 {
-            let answers = at_once(20, &rp, current.refresh_token());
+        for round in 0..50 {
+            let answers = at_once((0..20).map(|_| || rp.refresh(current.refresh_token(), &[])));
             let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
             assert_eq!(statuses, [200; 20], "round {round}");
             let successors: BTreeSet<_> = answers.iter().map(Answer::refresh_token).collect();
@@ -214,12 +202,35 @@ on_both_databases! {
             assert_eq!(rp.userinfo(current.access_token()).status, 200, "round {round}");
         }
         refreshed(&rp, current.refresh_token());
+        assert_sound(&op.store);
+    }
+
+    fn b5_of_many_at_once_with_tokens_of_every_age_one_branch_goes_on_or_none(op) {
+        let (rp, mut browser) = (notes(&op, json!({})), op.browser());
+        for round in 0..10 {
+            // Some lost an answer, and some did not hear of the last rotation.
+            let first = connect(&mut browser, &rp, OFFLINE);
+            let second = refreshed(&rp, first.refresh_token());
+            let tokens = [first.refresh_token(), second.refresh_token()];
+            let (rp, tokens) = (&rp, &tokens);
+            let answers = at_once((0..8).map(|racer| move || rp.refresh(tokens[racer % 2], &[])));
+            let good = || answers.iter().filter(|answer| answer.status == 200);
+            let successors: BTreeSet<_> = good().map(Answer::refresh_token).filter(|token| *token != second.refresh_token()).collect();
+            assert!(successors.len() <= 1, "round {round}: never two branches");
+            if answers.iter().all(|answer| answer.status == 200) {
+                // Those with the older token came first: to each of them its successor was unused.
+                refreshed(rp, successors.first().unwrap());
+            } else {
+                assert_ended(rp, &[&[&second, &first], &good().collect::<Vec<_>>()[..]].concat());
+            }
+        }
+        assert_sound(&op.store);
     }
 
     fn b6_when_strict_of_many_at_once_none_goes_on(op) {
         let rp = notes(&op, json!({ "refresh_retry_window": 0 }));
         let first = connect(&mut op.browser(), &rp, OFFLINE);
-        let answers = at_once(20, &rp, first.refresh_token());
+        let answers = at_once((0..20).map(|_| || rp.refresh(first.refresh_token(), &[])));
         let winners: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
         assert!(winners.len() <= 1, "never two");
         assert_ended(&rp, &[&[&first], &winners[..]].concat());

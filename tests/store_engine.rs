@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -452,6 +453,47 @@ fn a_write_lock_held_by_another_process_leaves_reads_alone_and_answers_unavailab
     other.batch_execute("COMMIT").unwrap();
     store.write_blocking(|tx| add(tx, 1)).unwrap();
     assert_eq!(value(&store), 1);
+}
+
+#[test]
+fn a_command_finds_its_turn_beside_a_server_that_never_rests() {
+    let (fixture, store) = sqlite().open_with_counters_and_files();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    store.write_blocking(|tx| add(tx, 1)).unwrap();
+                }
+            });
+        }
+        let turns: Vec<_> = (0..100)
+            .map(|_| {
+                let start = Instant::now();
+                let written = Store::open(&fixture.url, COMMAND)
+                    .unwrap()
+                    .write_blocking(|tx| add(tx, 1));
+                (start.elapsed(), written.is_ok())
+            })
+            .collect();
+        over.store(true, Ordering::SeqCst);
+        let (slowest, _) = turns.iter().max().unwrap();
+        assert!(turns.iter().all(|(_, written)| *written));
+        assert!(*slowest < Duration::from_secs(1), "{slowest:?}");
+    });
+}
+
+#[test]
+fn a_command_that_finds_nothing_to_migrate_waits_for_no_writer() {
+    let fixture = sqlite();
+    let store = fixture.open();
+    store.migrate().unwrap();
+    let gate = Gate::close(&store);
+    let start = Instant::now();
+    let command = Store::open(&fixture.url, COMMAND).unwrap();
+    assert_eq!(command.migrate().unwrap(), [""; 0]);
+    assert!(start.elapsed() < Duration::from_secs(2));
+    gate.open_when(|| true);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::protocol::time::Timestamp;
 use crate::startup;
 use crate::store::signing_keys::{self, StoredKey};
 
-/// Servers look once a second.
+/// Servers see a change within a second.
 const SEEN_BY_SERVERS: Duration = Duration::from_millis(1_100);
 
 #[derive(Subcommand)]

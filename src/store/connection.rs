@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use diesel::connection::{
     AnsiTransactionManager, CacheSize, Connection, SimpleConnection, TransactionManager,
@@ -12,6 +13,7 @@ use diesel::result::{ConnectionError, QueryResult};
 use diesel::{PgConnection, SqliteConnection};
 
 use super::StoreError;
+use super::error::is_busy;
 
 /// A connection to either database; queries are written once against it.
 #[derive(diesel::MultiConnection)]
@@ -66,7 +68,10 @@ pub(super) enum Use {
 /// PostgreSQL ends a statement after this long, so that a stalled query cannot hold a thread for ever.
 const STATEMENT_TIMEOUT_MS: u32 = 5_000;
 /// How long SQLite waits for another process, such as a command beside the server, to finish its write.
-const BUSY_TIMEOUT_MS: u32 = 5_000;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// SQLite asks less and less often for the lock, in the end ten times a second, and would hardly ever meet a busy server
+/// between two transactions. So whoever writes asks anew after this long.
+const TURN_MS: u32 = 4;
 /// The log file shrinks to this size once a long reader that made it grow has gone.
 const WAL_LIMIT_BYTES: u32 = 64 * 1024 * 1024;
 
@@ -165,13 +170,19 @@ fn connect_sqlite(file: &Path, purpose: Use) -> Result<AnyConnection, Connection
     let rest = match purpose {
         Use::Read => "PRAGMA foreign_keys=ON; PRAGMA query_only=ON;".to_owned(),
         Use::Write => format!(
-            "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL; PRAGMA journal_size_limit={WAL_LIMIT_BYTES};"
+            "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL; PRAGMA journal_size_limit={WAL_LIMIT_BYTES}; \
+             PRAGMA busy_timeout={TURN_MS};"
         ),
-        Use::Migrate => "PRAGMA foreign_keys=OFF; PRAGMA synchronous=FULL;".to_owned(),
+        Use::Migrate => format!(
+            "PRAGMA foreign_keys=OFF; PRAGMA synchronous=FULL; PRAGMA busy_timeout={TURN_MS};"
+        ),
     };
     // busy_timeout comes first: every later statement may already meet another process's lock.
     connection
-        .batch_execute(&format!("PRAGMA busy_timeout={BUSY_TIMEOUT_MS}; {rest}"))
+        .batch_execute(&format!(
+            "PRAGMA busy_timeout={}; {rest}",
+            BUSY_TIMEOUT.as_millis()
+        ))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(connection)
 }
@@ -194,15 +205,24 @@ fn connect_postgres(url: &str, pooling: Pooling) -> Result<AnyConnection, Connec
 /// Begins a transaction that writes.
 pub(super) fn begin_write(connection: &mut AnyConnection, pooling: Pooling) -> QueryResult<()> {
     match connection {
-        // A deferred transaction that reads and then writes fails at once when another wrote in between.
-        AnyConnection::Sqlite(c) => {
-            AnsiTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE")
-        }
+        AnyConnection::Sqlite(c) => begin_immediate(c),
         AnyConnection::Postgres(c) => AnsiTransactionManager::begin_transaction_sql(
             c,
             // One round trip. The level is named because an administrator may have changed the default.
             &with_timeout("BEGIN ISOLATION LEVEL READ COMMITTED", pooling),
         ),
+    }
+}
+
+/// A deferred transaction that reads and then writes would fail at once when another wrote in between.
+fn begin_immediate(connection: &mut SqliteConnection) -> QueryResult<()> {
+    let until = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        let begun = AnsiTransactionManager::begin_transaction_sql(connection, "BEGIN IMMEDIATE");
+        match begun {
+            Err(error) if is_busy(&error) && Instant::now() < until => {}
+            outcome => return outcome,
+        }
     }
 }
 

@@ -74,6 +74,11 @@ pub(super) fn is_conflict(error: &StoreError) -> bool {
     }
 }
 
+/// Whether another process is writing to SQLite's file.
+pub(super) fn is_busy(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(_, information) if information.message() == "database is locked")
+}
+
 /// Whether the connection is of no more use.
 pub(super) fn is_lost(error: &StoreError) -> bool {
     match error.diesel() {

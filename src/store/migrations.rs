@@ -39,6 +39,11 @@ struct Count {
 
 /// Runs what is pending and answers the names. Many processes may call it at once: one migrates, the others wait for it.
 pub(super) fn run(connection: &mut AnyConnection) -> Result<Vec<String>, MigrationError> {
+    refuse_newer(connection)?;
+    // Every command asks. What has nothing to write need not wait for those who write.
+    if pending(connection)?.is_empty() {
+        return Ok(Vec::new());
+    }
     connection::begin_write(connection, Pooling::Session).map_err(StoreError::from)?;
     match run_in_transaction(connection) {
         Ok(names) => {
@@ -154,7 +159,11 @@ pub(super) fn has_table(connection: &mut AnyConnection, name: &str) -> Result<bo
         AnyConnection::Sqlite(_) => {
             sql_query("SELECT count(*) > 0 AS found FROM sqlite_master WHERE name = ?")
         }
-        AnyConnection::Postgres(_) => sql_query("SELECT to_regclass($1) IS NOT NULL AS found"),
+        // A look-up by name, as to_regclass does, may remember from before the lock that there was none.
+        AnyConnection::Postgres(_) => sql_query(
+            "SELECT EXISTS (SELECT FROM pg_tables \
+             WHERE schemaname = ANY (current_schemas(false)) AND tablename = $1) AS found",
+        ),
     };
     let table: Found = exists.bind::<Text, _>(name).get_result(connection)?;
     Ok(table.found)

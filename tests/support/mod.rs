@@ -2,6 +2,9 @@
 
 pub mod app;
 pub mod browser;
+pub mod installation;
+pub mod invariants;
+pub mod lossy_proxy;
 pub mod op;
 pub mod postgres;
 pub mod race;

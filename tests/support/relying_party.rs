@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use reqwest::blocking::Client;
+use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -23,7 +24,7 @@ pub struct Rp {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
+    pub headers: HeaderMap,
     pub json: Value,
 }
 
@@ -52,12 +53,32 @@ impl Rp {
     }
 
     /// The same client as another program would speak for it.
-    pub fn from(mut self, user_agent: &str) -> Self {
+    pub fn from(self, user_agent: &str) -> Self {
+        self.sending(user_agent, HeaderMap::new())
+    }
+
+    /// The same from an address that a proxy tells.
+    pub fn at_address(self, user_agent: &str, address: &str) -> Self {
+        let address = HeaderValue::from_str(address).unwrap();
+        self.sending(
+            user_agent,
+            HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), address)]),
+        )
+    }
+
+    fn sending(mut self, user_agent: &str, headers: HeaderMap) -> Self {
         self.http = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(user_agent)
+            .default_headers(headers)
             .build()
             .unwrap();
+        self
+    }
+
+    /// The same client, which reaches the server somewhere else than at its issuer.
+    pub fn by_way_of(mut self, url: &str) -> Self {
+        self.issuer = url.to_owned();
         self
     }
 
@@ -99,6 +120,15 @@ impl Rp {
 
     /// Exchanges a code; extra parameters as for `authorize`.
     pub fn exchange(&self, code: &str, parameters: &[(&str, &str)]) -> Answer {
+        self.answer(self.exchanging(code, parameters))
+    }
+
+    /// Exchanges a code over a network that may fail.
+    pub fn try_exchange(&self, code: &str) -> reqwest::Result<Answer> {
+        Self::try_answer(self.exchanging(code, &[]))
+    }
+
+    fn exchanging(&self, code: &str, parameters: &[(&str, &str)]) -> RequestBuilder {
         let usual = [
             ("grant_type", "authorization_code"),
             ("code", code),
@@ -112,17 +142,26 @@ impl Rp {
             .copied()
             .filter(|(_, value)| !value.is_empty())
             .collect();
-        self.post("/token", &form)
+        self.request("/token", &form)
     }
 
     /// Refreshes; extra parameters as for `authorize`.
     pub fn refresh(&self, refresh_token: &str, parameters: &[(&str, &str)]) -> Answer {
+        self.answer(self.refreshing(refresh_token, parameters))
+    }
+
+    /// Refreshes over a network that may fail.
+    pub fn try_refresh(&self, refresh_token: &str) -> reqwest::Result<Answer> {
+        Self::try_answer(self.refreshing(refresh_token, &[]))
+    }
+
+    fn refreshing(&self, refresh_token: &str, parameters: &[(&str, &str)]) -> RequestBuilder {
         let mut form = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token),
         ];
         form.extend(parameters);
-        self.post("/token", &form)
+        self.request("/token", &form)
     }
 
     /// Asks for a token for the client itself.
@@ -139,16 +178,20 @@ impl Rp {
         self.post("/revoke", &[("token", token)])
     }
 
-    /// A request of this client, which authenticates as it can.
     pub fn post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
+        self.answer(self.request(path, form))
+    }
+
+    /// A request of this client, which authenticates as it can.
+    fn request(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
         let request = self.http.post(format!("{}{path}", self.issuer));
-        self.answer(match &self.secret {
+        match &self.secret {
             Some(secret) => request.basic_auth(&self.client_id, Some(secret)).form(form),
             None => {
                 let named = [("client_id", self.client_id.as_str())];
                 request.form(&[form, &named].concat())
             }
-        })
+        }
     }
 
     /// Exchanges a code that was asked for with PKCE.
@@ -157,26 +200,32 @@ impl Rp {
     }
 
     pub fn userinfo(&self, access_token: &str) -> Answer {
-        self.answer(
-            self.http
-                .get(format!("{}/userinfo", self.issuer))
-                .bearer_auth(access_token),
-        )
+        self.try_userinfo(access_token).unwrap()
+    }
+
+    /// Asks UserInfo over a network that may fail.
+    pub fn try_userinfo(&self, access_token: &str) -> reqwest::Result<Answer> {
+        let request = self.http.get(format!("{}/userinfo", self.issuer));
+        Self::try_answer(request.bearer_auth(access_token))
     }
 
     pub fn get(&self, path: &str) -> Answer {
         self.answer(self.http.get(format!("{}{path}", self.issuer)))
     }
 
-    pub fn answer(&self, request: reqwest::blocking::RequestBuilder) -> Answer {
-        let response = request.send().unwrap();
+    pub fn answer(&self, request: RequestBuilder) -> Answer {
+        Self::try_answer(request).unwrap()
+    }
+
+    fn try_answer(request: RequestBuilder) -> reqwest::Result<Answer> {
+        let response = request.send()?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let json = serde_json::from_str(&response.text().unwrap()).unwrap_or(Value::Null);
-        Answer {
+        let json = serde_json::from_str(&response.text()?).unwrap_or(Value::Null);
+        Ok(Answer {
             status,
             headers,
             json,
-        }
+        })
     }
 
     pub fn http(&self) -> &Client {

@@ -263,7 +263,7 @@ impl Departure {
     pub(in crate::web) fn leave(&self, visit: &mut Visit) -> HttpResponse {
         match &self.redirect {
             Some(redirect) => see_other(redirect.location()),
-            None => sign_out::done(visit, self.client.as_ref()),
+            None => sign_out::done(visit, self.client.as_deref()),
         }
     }
 

@@ -1,0 +1,180 @@
+//! The real binary: server processes on one database, which can be killed, and commands beside them.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection as _;
+use latchkey::config::DatabaseUrl;
+use latchkey::store::{Options, Store};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::op::{Database, free_port};
+use super::postgres;
+use super::wait::within;
+
+/// The root key of every installation.
+pub const SECRET_KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+/// A debug build on a busy machine takes its time to start; a server that hangs takes longer.
+const START: Duration = Duration::from_secs(60);
+
+/// A configuration, and the database behind it.
+pub struct Installation {
+    pub issuer: String,
+    port: u16,
+    database: DatabaseUrl,
+    directory: TempDir,
+}
+
+/// A server process; it ends with the test.
+pub struct Process {
+    /// Where it listens itself; the issuer is the same for all.
+    pub url: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Installation {
+    pub fn new(database: Database) -> Self {
+        let directory = TempDir::new().unwrap();
+        let port = free_port();
+        let issuer = format!("http://localhost:{port}");
+        let (database, url) = match database {
+            Database::Sqlite => {
+                let file = directory.path().join("latchkey.db");
+                let url = format!("sqlite://{}", file.display());
+                (DatabaseUrl::Sqlite(file), url)
+            }
+            Database::Postgres => {
+                let cluster = postgres::cluster().expect("PostgreSQL runs");
+                let url = cluster.create_database(None);
+                (DatabaseUrl::Postgres(url.clone()), url)
+            }
+        };
+        // Hashing is somebody else's subject.
+        let config = format!(
+            "issuer = \"{issuer}\"\ndatabase.url = \"{url}\"\nsecret_key = \"{SECRET_KEY}\"\n\
+             password = {{ memory_kib = 7168, iterations = 1 }}\n"
+        );
+        fs::write(directory.path().join("latchkey.toml"), config).unwrap();
+        Self {
+            issuer,
+            port,
+            database,
+            directory,
+        }
+    }
+
+    /// Starts the server that listens where the issuer is.
+    pub fn start(&self) -> Process {
+        let mut process = self.launch(self.port);
+        process.wait_until_ready();
+        process
+    }
+
+    /// Starts one more, at a port of its own.
+    pub fn start_another(&self) -> Process {
+        let mut process = self.launch(free_port());
+        process.wait_until_ready();
+        process
+    }
+
+    /// Starts a server without waiting for it.
+    pub fn launch(&self, port: u16) -> Process {
+        let log = self.directory.path().join(format!("{port}.log"));
+        let file = OpenOptions::new().append(true).create(true).open(&log);
+        let socket = self.directory.path().join(format!("{port}.sock"));
+        let child = self
+            .command(&["serve"])
+            .env("LATCHKEY_LISTEN", format!("127.0.0.1:{port}"))
+            .env(
+                "LATCHKEY_MANAGEMENT__LISTEN",
+                format!("unix:{}", socket.display()),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file.unwrap())
+            .spawn()
+            .unwrap();
+        Process {
+            url: format!("http://127.0.0.1:{port}"),
+            child,
+            log,
+        }
+    }
+
+    /// Applies a seed by the command, beside whatever serves.
+    pub fn apply(&self, seed: &Value) {
+        let mut child = self
+            .command(&["apply", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(seed.to_string().as_bytes()).unwrap();
+        drop(input);
+        let mut problems = String::new();
+        let mut errors = child.stderr.take().unwrap();
+        errors.read_to_string(&mut problems).unwrap();
+        assert!(child.wait().unwrap().success(), "{problems}");
+    }
+
+    /// What no command does yet.
+    pub fn execute(&self, statement: &'static str) {
+        let written = self
+            .store()
+            .write_blocking(|tx| Ok(tx.batch_execute(statement)?));
+        written.unwrap();
+    }
+
+    /// The database, as a command opens it. Nobody should keep it open while a server is killed: with SQLite's last user
+    /// gone, the next start has to recover.
+    pub fn store(&self) -> Store {
+        Store::open(&self.database, Options::default()).unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_clear();
+        command
+    }
+}
+
+impl Process {
+    pub fn wait_until_ready(&mut self) {
+        let ready = format!("{}/readyz", self.url);
+        within(START, "the server is ready", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended with {status}: {}", self.log());
+            }
+            let answer = reqwest::blocking::get(&ready).ok()?;
+            answer.status().is_success().then_some(())
+        });
+    }
+
+    /// As a power failure would end it: SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// What it wrote to standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended_before = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
