@@ -14,19 +14,29 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 
+/// Makes tests quick: nothing has to outlive this process, let alone a power failure.
+const FOR_TESTS: &[&str] = &[
+    "fsync=off",
+    "full_page_writes=off",
+    "synchronous_commit=off",
+    "shared_buffers=64MB",
+    "autovacuum=off",
+];
+
 /// A running server.
 pub struct Cluster {
-    socket_directory: PathBuf,
+    /// Of its files and of its socket.
+    pub directory: PathBuf,
     databases: AtomicU32,
     // The watchdog's standard input: when this process ends, however it ends, the pipe closes and the server stops.
-    _watchdog: Child,
+    watchdog: Child,
 }
 
 /// The server of this test process, or `None` (and a line on standard error) where PostgreSQL is not installed.
 pub fn cluster() -> Option<&'static Cluster> {
     static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
     CLUSTER
-        .get_or_init(|| match start() {
+        .get_or_init(|| match start(&env::temp_dir(), FOR_TESTS) {
             Ok(cluster) => Some(cluster),
             // In CI a missing database would go unnoticed for ever.
             Err(reason) if env::var_os("CI").is_some() => panic!("no PostgreSQL: {reason}"),
@@ -55,8 +65,16 @@ impl Cluster {
     fn url(&self, database: &str) -> String {
         format!(
             "postgres://postgres@localhost/{database}?host={}",
-            self.socket_directory.display()
+            self.directory.display()
         )
+    }
+}
+
+/// The tests' own server lives as long as their process; of any other the files are gone when this returns.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _gone_before = self.watchdog.wait();
     }
 }
 
@@ -66,10 +84,11 @@ fn database_name(template: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn start() -> Result<Cluster, String> {
+/// Starts a server with settings of one's own, its files in a new directory below `parent`.
+pub fn start(parent: &Path, settings: &[&str]) -> Result<Cluster, String> {
     let initdb = find("initdb").ok_or("initdb was not found (install the PostgreSQL server)")?;
     let postgres = initdb.with_file_name("postgres");
-    let directory = env::temp_dir().join(format!("latchkey-postgres-{}", std::process::id()));
+    let directory = parent.join(format!("latchkey-postgres-{}", std::process::id()));
     // One left behind by a killed process with the same number.
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -98,9 +117,8 @@ fn start() -> Result<Cluster, String> {
     // The shell starts the server, waits until its input closes, and then stops the server and removes its files. Its own
     // process group keeps an interrupt at the keyboard from ending it before that.
     let script = r#"
-        postgres=$1; data=$2; directory=$3
-        "$postgres" -D "$data" -k "$directory" -c listen_addresses= -c fsync=off -c full_page_writes=off \
-            -c synchronous_commit=off -c max_connections=300 -c shared_buffers=64MB -c autovacuum=off \
+        postgres=$1; data=$2; directory=$3; shift 3
+        "$postgres" -D "$data" -k "$directory" -c listen_addresses= -c max_connections=300 "$@" \
             </dev/null >"$directory/log" 2>&1 &
         echo started
         cat >/dev/null
@@ -113,6 +131,7 @@ fn start() -> Result<Cluster, String> {
         .arg(&postgres)
         .arg(&data)
         .arg(&directory)
+        .args(settings.iter().flat_map(|setting| ["-c", setting]))
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -124,9 +143,9 @@ fn start() -> Result<Cluster, String> {
         let _ = BufReader::new(output).read_line(&mut String::new());
     }
     let cluster = Cluster {
-        socket_directory: directory,
+        directory,
         databases: AtomicU32::new(0),
-        _watchdog: watchdog,
+        watchdog,
     };
     wait_until_it_answers(&cluster)?;
     Ok(cluster)
@@ -138,7 +157,7 @@ fn wait_until_it_answers(cluster: &Cluster) -> Result<(), String> {
         match PgConnection::establish(&cluster.url("postgres")) {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > until => {
-                let log = fs::read_to_string(cluster.socket_directory.join("log"));
+                let log = fs::read_to_string(cluster.directory.join("log"));
                 return Err(format!("{error}; its log: {}", log.unwrap_or_default()));
             }
             Err(_) => std::thread::park_timeout(Duration::from_millis(20)),
@@ -203,7 +222,8 @@ fn group_of(name: &str) -> &str {
     }
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// A program of the newest PostgreSQL server that is installed.
+pub fn find(program: &str) -> Option<PathBuf> {
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
