@@ -354,29 +354,27 @@ fn r17_an_app_that_is_gone_is_gone_on_every_server() {
     let Some(mut pair) = Pair::start() else {
         return;
     };
-    for statement in ["UPDATE clients SET disabled = TRUE", "DELETE FROM clients"] {
-        let family = pair.connect(OFFLINE);
-        for rp in pair.both() {
-            assert_eq!(rp.userinfo(family.access_token()).status, 200);
-        }
-        pair.installation.execute(statement);
-        let soon = Soon::now();
-        for rp in pair.both() {
-            soon.is("the app is unknown", || {
-                rp.refresh(family.refresh_token(), &[]).json["error"] == "invalid_client"
-            });
-            soon.is("its access token is refused", || {
-                rp.userinfo(family.access_token()).status == 401
-            });
-        }
-        pair.installation
-            .apply(&json!({ "clients": [notes(json!({}))] }));
-        let soon = Soon::now();
-        for rp in pair.both() {
-            soon.is("the app is known again", || {
-                rp.refresh("unknown", &[]).json["error"] == "invalid_grant"
-            });
-        }
+    let family = pair.connect(OFFLINE);
+    for rp in pair.both() {
+        assert_eq!(rp.userinfo(family.access_token()).status, 200);
+    }
+    pair.installation.run(&["clients", "delete", "notes"]);
+    let soon = Soon::now();
+    for rp in pair.both() {
+        soon.is("the app is unknown", || {
+            rp.refresh(family.refresh_token(), &[]).json["error"] == "invalid_client"
+        });
+        soon.is("its access token is refused", || {
+            rp.userinfo(family.access_token()).status == 401
+        });
+    }
+    pair.installation
+        .apply(&json!({ "clients": [notes(json!({}))] }));
+    let soon = Soon::now();
+    for rp in pair.both() {
+        soon.is("the app is known again", || {
+            rp.refresh("unknown", &[]).json["error"] == "invalid_grant"
+        });
     }
 }
 

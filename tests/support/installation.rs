@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use diesel::connection::SimpleConnection as _;
 use latchkey::config::DatabaseUrl;
 use latchkey::store::{Options, Store};
 use serde_json::Value;
@@ -124,18 +123,17 @@ impl Installation {
         assert!(child.wait().unwrap().success(), "{problems}");
     }
 
-    /// What no command does yet.
-    pub fn execute(&self, statement: &'static str) {
-        let written = self
-            .store()
-            .write_blocking(|tx| Ok(tx.batch_execute(statement)?));
-        written.unwrap();
-    }
-
     /// The database, as a command opens it. Nobody should keep it open while a server is killed: with SQLite's last user
     /// gone, the next start has to recover.
     pub fn store(&self) -> Store {
         Store::open(&self.database, Options::default()).unwrap()
+    }
+
+    /// Runs a command that succeeds.
+    pub fn run(&self, arguments: &[&str]) {
+        let done = self.command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{arguments:?}: {said}");
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
