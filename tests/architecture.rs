@@ -54,6 +54,32 @@ fn rows_know_neither_http_nor_async() {
     );
 }
 
+/// Diesel's `first` binds `LIMIT ?`, and SQLite compiles a statement anew whenever a bound limit is set: kept statements
+/// would be kept for nothing. `get_result` reads one row too, so `first` is for queries that can find many.
+#[test]
+fn what_is_unique_is_found_without_a_limit() {
+    let mut limited: Vec<_> = rust_files(&source("store"))
+        .into_iter()
+        .map(|file| {
+            let count = fs::read_to_string(&file)
+                .unwrap()
+                .matches(".first(conn)")
+                .count();
+            (
+                file.file_name().unwrap().to_string_lossy().into_owned(),
+                count,
+            )
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    limited.sort();
+    let of_many = [("clients.rs", 1), ("grants.rs", 1), ("signing_keys.rs", 1)];
+    assert_eq!(
+        limited,
+        of_many.map(|(file, count)| (file.to_owned(), count))
+    );
+}
+
 #[test]
 fn web_speaks_to_the_database_through_the_store_only() {
     assert_eq!(mentions("web", &["diesel"]), [""; 0]);

@@ -49,7 +49,7 @@ pub fn find(
             schema::grants::revoked_at,
             users::Row::as_select(),
         ))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     row.map(|(columns, grant, grant_revoked_at, user)| {
         let (grant, user) = (Grant::try_from(grant)?, User::try_from(user)?);

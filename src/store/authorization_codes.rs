@@ -36,7 +36,7 @@ pub fn find(conn: &mut AnyConnection, code: &TokenHash) -> Result<Option<IssuedC
             t::consumed_at,
             grants::client_id,
         ))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     row.map(|columns| {
         let (grant_id, redirect_uri, challenge, nonce, expires_at, consumed_at, client_id) =

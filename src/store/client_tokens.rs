@@ -31,7 +31,7 @@ pub fn find(
     let row: Option<Row> = t::table
         .filter(t::token_hash.eq(token.as_bytes().as_slice()))
         .select(Row::as_select())
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     row.map(|row| {
         let resources: Vec<String> = from_json(&row.resources)?;

@@ -27,7 +27,7 @@ pub fn find(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<Client>, S
         .filter(t::client_id.eq(id.as_str()))
         .filter(t::disabled.eq(false))
         .select(t::metadata)
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     metadata.map(|text| from_json(&text)).transpose()
 }

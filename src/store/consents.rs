@@ -20,7 +20,7 @@ pub fn find(
         .filter(t::user_id.eq(user_id))
         .filter(t::client_id.eq(client.as_str()))
         .select((t::scope, t::claims))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     row.map(|(scope, claims)| {
         let scope: Scope = scope.parse().map_err(StoreError::fault)?;

@@ -34,7 +34,7 @@ pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Grant>, StoreEr
         .filter(t::id.eq(id))
         .filter(t::revoked_at.is_null())
         .select(Row::as_select())
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     row.map(Grant::try_from).transpose()
 }
@@ -49,7 +49,7 @@ pub fn is_alive(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> 
         .filter(users::disabled.eq(false))
         .filter(sessions::ended_at.is_null())
         .select(t::id)
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     Ok(found.is_some())
 }

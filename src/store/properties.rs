@@ -12,7 +12,7 @@ pub fn find(conn: &mut AnyConnection, name: &str) -> Result<Option<String>, Stor
     Ok(t::table
         .filter(t::name.eq(name))
         .select(t::value)
-        .first(conn)
+        .get_result(conn)
         .optional()?)
 }
 
@@ -41,5 +41,5 @@ pub fn find_or_set(
     Ok(t::table
         .filter(t::name.eq(name))
         .select(t::value)
-        .first(conn)?)
+        .get_result(conn)?)
 }

@@ -41,7 +41,7 @@ pub fn find(
             t::redeemed_from,
             t::elsewhere_before,
         ))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     let Some((grant_id, client_id, expires_at, redeemed_at, redeemed_from, elsewhere_before)) = row
     else {
@@ -135,7 +135,7 @@ fn is_redeemed(conn: &mut AnyConnection, token: &TokenHash) -> Result<bool, Stor
         .filter(t::token_hash.eq(token.as_bytes().as_slice()))
         .filter(t::redeemed_at.is_not_null())
         .select(t::grant_id)
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     Ok(found.is_some())
 }

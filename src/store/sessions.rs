@@ -31,14 +31,14 @@ pub fn find_by_token(
 ) -> Result<Option<Session>, StoreError> {
     let row: Option<Row> = t::table
         .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     row.map(Session::try_from).transpose()
 }
 
 /// By `sid`, alive or not.
 pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Session>, StoreError> {
-    let row: Option<Row> = t::table.filter(t::id.eq(id)).first(conn).optional()?;
+    let row: Option<Row> = t::table.filter(t::id.eq(id)).get_result(conn).optional()?;
     row.map(Session::try_from).transpose()
 }
 
@@ -50,7 +50,7 @@ pub fn is_open(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
         .filter(t::ended_at.is_null())
         .filter(users::disabled.eq(false))
         .select(t::id)
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     Ok(found.is_some())
 }

@@ -129,7 +129,7 @@ pub fn publish(
     let current: Option<Option<i64>> = t::table
         .filter(t::slot.eq(KeyState::Current.slot(&key.algorithm)))
         .select(t::activated_at)
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     if current
         .flatten()
@@ -168,7 +168,7 @@ pub fn promote(
         .filter(t::slot.eq(&next))
         .filter(t::created_at.le(published_by.seconds()))
         .select(t::kid)
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     let Some(kid) = ready else { return Ok(false) };
     // Whoever takes the key out of its place goes on; a second process that promotes at the same moment waits here, finds

@@ -61,7 +61,7 @@ pub fn full_until(
     let row: Option<(i64, i64, i64)> = t::table
         .filter(t::bucket.eq(bucket.0.as_slice()))
         .select((t::failures, t::earlier_failures, t::window_started_at))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     Ok(row.and_then(|(failures, earlier_failures, started)| {
         let counter = Counter {
@@ -95,7 +95,7 @@ pub fn any_full(
         .filter(t::window_started_at.gt(since.seconds()))
         .filter(t::failures.ge(failures))
         .select(t::failures)
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     Ok(found.is_some())
 }

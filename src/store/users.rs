@@ -26,7 +26,7 @@ pub(super) struct Row {
 
 /// By `sub`.
 pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<User>, StoreError> {
-    let row: Option<Row> = t::table.filter(t::id.eq(id)).first(conn).optional()?;
+    let row: Option<Row> = t::table.filter(t::id.eq(id)).get_result(conn).optional()?;
     row.map(User::try_from).transpose()
 }
 
@@ -49,7 +49,7 @@ pub fn find_by_email(
 ) -> Result<Option<User>, StoreError> {
     let row: Option<Row> = t::table
         .filter(t::email_key.eq(email_key))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     row.map(User::try_from).transpose()
 }
