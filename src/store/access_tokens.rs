@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
-use super::prepared::Prepared;
+use super::query::{self, one};
 use super::schema::{self, access_tokens as t};
 use super::{AnyConnection, StoreError, grants, users};
 use crate::identity::user::User;
@@ -40,17 +40,18 @@ pub fn find(
     conn: &mut AnyConnection,
     token: &TokenHash,
 ) -> Result<Option<(IssuedAccessToken, Grant, User)>, StoreError> {
-    let row: Option<(Columns, grants::Row, Option<i64>, users::Row)> = t::table
-        .inner_join(schema::grants::table.inner_join(schema::users::table))
-        .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-        .select((
-            Columns::as_select(),
-            grants::Row::as_select(),
-            schema::grants::revoked_at,
-            users::Row::as_select(),
-        ))
-        .get_result(conn)
-        .optional()?;
+    let row: Option<(Columns, grants::Row, Option<i64>, users::Row)> = one(
+        conn,
+        t::table
+            .inner_join(schema::grants::table.inner_join(schema::users::table))
+            .filter(t::token_hash.eq(token.as_bytes().as_slice()))
+            .select((
+                query::columns::<Columns>(),
+                query::columns::<grants::Row>(),
+                schema::grants::revoked_at,
+                query::columns::<users::Row>(),
+            )),
+    )?;
     row.map(|(columns, grant, grant_revoked_at, user)| {
         let (grant, user) = (Grant::try_from(grant)?, User::try_from(user)?);
         let token = IssuedAccessToken {
@@ -75,17 +76,18 @@ pub fn insert(
     token: &NewAccessToken,
     grant_id: &str,
 ) -> Result<(), StoreError> {
-    Prepared(diesel::insert_into(t::table).values((
-        t::token_hash.eq(token.hash.as_bytes().as_slice()),
-        t::grant_id.eq(grant_id),
-        t::scope.eq(token.scope.to_string()),
-        t::for_issuer.eq(token.audience.issuer),
-        t::resources.eq(to_json(&token.audience.resources)),
-        t::issued_at.eq(token.issued_at.seconds()),
-        t::expires_at.eq(token.expires_at.seconds()),
-    )))
-    .execute(conn)?;
-    Ok(())
+    query::insert(
+        conn,
+        diesel::insert_into(t::table).values((
+            t::token_hash.eq(token.hash.as_bytes().as_slice()),
+            t::grant_id.eq(grant_id),
+            t::scope.eq(token.scope.to_string()),
+            t::for_issuer.eq(token.audience.issuer),
+            t::resources.eq(to_json(&token.audience.resources)),
+            t::issued_at.eq(token.issued_at.seconds()),
+            t::expires_at.eq(token.expires_at.seconds()),
+        )),
+    )
 }
 
 /// Ends this one token; its family goes on.

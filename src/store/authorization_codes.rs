@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::columns::to_time;
-use super::prepared::Prepared;
+use super::query::{self, KeptUpdate, one};
 use super::schema::{authorization_codes as t, grants};
 use super::{AnyConnection, StoreError};
 use crate::protocol::client::ClientId;
@@ -24,20 +24,21 @@ type Columns = (
 
 /// The code, spent or not.
 pub fn find(conn: &mut AnyConnection, code: &TokenHash) -> Result<Option<IssuedCode>, StoreError> {
-    let row: Option<Columns> = t::table
-        .inner_join(grants::table)
-        .filter(t::code_hash.eq(code.as_bytes().as_slice()))
-        .select((
-            t::grant_id,
-            t::redirect_uri,
-            t::code_challenge,
-            t::nonce,
-            t::expires_at,
-            t::consumed_at,
-            grants::client_id,
-        ))
-        .get_result(conn)
-        .optional()?;
+    let row: Option<Columns> = one(
+        conn,
+        t::table
+            .inner_join(grants::table)
+            .filter(t::code_hash.eq(code.as_bytes().as_slice()))
+            .select((
+                t::grant_id,
+                t::redirect_uri,
+                t::code_challenge,
+                t::nonce,
+                t::expires_at,
+                t::consumed_at,
+                grants::client_id,
+            )),
+    )?;
     row.map(|columns| {
         let (grant_id, redirect_uri, challenge, nonce, expires_at, consumed_at, client_id) =
             columns;
@@ -61,17 +62,18 @@ pub fn insert(
     code: &IssuedCode,
     hash: &TokenHash,
 ) -> Result<(), StoreError> {
-    Prepared(diesel::insert_into(t::table).values((
-        t::code_hash.eq(hash.as_bytes().as_slice()),
-        t::grant_id.eq(&code.grant_id),
-        t::redirect_uri.eq(&code.redirect_uri),
-        t::code_challenge.eq(code.code_challenge.as_ref().map(CodeChallenge::as_str)),
-        t::nonce.eq(&code.nonce),
-        t::expires_at.eq(code.expires_at.seconds()),
-        t::consumed_at.eq(None::<i64>),
-    )))
-    .execute(conn)?;
-    Ok(())
+    query::insert(
+        conn,
+        diesel::insert_into(t::table).values((
+            t::code_hash.eq(hash.as_bytes().as_slice()),
+            t::grant_id.eq(&code.grant_id),
+            t::redirect_uri.eq(&code.redirect_uri),
+            t::code_challenge.eq(code.code_challenge.as_ref().map(CodeChallenge::as_str)),
+            t::nonce.eq(&code.nonce),
+            t::expires_at.eq(code.expires_at.seconds()),
+            t::consumed_at.eq(None::<i64>),
+        )),
+    )
 }
 
 /// Spends the code. Of any number that try, one is told yes.
@@ -80,16 +82,16 @@ pub fn claim(
     code: &TokenHash,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let claimed = Prepared(
-        diesel::update(
-            t::table
-                .filter(t::code_hash.eq(code.as_bytes().as_slice()))
-                .filter(t::consumed_at.is_null())
-                .filter(t::expires_at.gt(now.seconds())),
-        )
-        .set(t::consumed_at.eq(now.seconds())),
-    )
-    .execute(conn)?;
+    enum Claim {}
+    let claimed = KeptUpdate::<Claim, _, _, _>::run(
+        conn,
+        t::table,
+        t::consumed_at.eq(now.seconds()),
+        t::code_hash
+            .eq(code.as_bytes().as_slice())
+            .and(t::consumed_at.is_null())
+            .and(t::expires_at.gt(now.seconds())),
+    )?;
     Ok(claimed == 1)
 }
 

@@ -4,6 +4,7 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
+use super::query::{self, one};
 use super::schema::client_tokens as t;
 use super::{AnyConnection, StoreError, on_each};
 use crate::protocol::client::ClientId;
@@ -28,11 +29,12 @@ pub fn find(
     conn: &mut AnyConnection,
     token: &TokenHash,
 ) -> Result<Option<(ClientToken, bool)>, StoreError> {
-    let row: Option<Row> = t::table
-        .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-        .select(Row::as_select())
-        .get_result(conn)
-        .optional()?;
+    let row: Option<Row> = one(
+        conn,
+        t::table
+            .filter(t::token_hash.eq(token.as_bytes().as_slice()))
+            .select(query::columns::<Row>()),
+    )?;
     row.map(|row| {
         let resources: Vec<String> = from_json(&row.resources)?;
         let token = ClientToken {

@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json};
+use super::query::one;
 use super::schema::{client_origins, clients as t};
 use super::{AnyConnection, StoreError, on_each, properties};
 use crate::protocol::client::{Client, ClientId};
@@ -23,12 +24,13 @@ pub(super) fn note_change(conn: &mut AnyConnection) -> Result<(), StoreError> {
 
 /// A client that is switched on; one that is switched off is as good as unknown.
 pub fn find(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<Client>, StoreError> {
-    let metadata: Option<String> = t::table
-        .filter(t::client_id.eq(id.as_str()))
-        .filter(t::disabled.eq(false))
-        .select(t::metadata)
-        .get_result(conn)
-        .optional()?;
+    let metadata: Option<String> = one(
+        conn,
+        t::table
+            .filter(t::client_id.eq(id.as_str()))
+            .filter(t::disabled.eq(false))
+            .select(t::metadata),
+    )?;
     metadata.map(|text| from_json(&text)).transpose()
 }
 

@@ -3,12 +3,19 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json};
+use super::query::one;
 use super::schema::consents as t;
 use super::{AnyConnection, StoreError, on_each};
 use crate::protocol::client::ClientId;
 use crate::protocol::interaction::Consent;
-use crate::protocol::scope::Scope;
 use crate::protocol::time::Timestamp;
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = t)]
+pub(super) struct Row {
+    scope: String,
+    claims: String,
+}
 
 /// What this person allowed this client.
 pub fn find(
@@ -16,20 +23,14 @@ pub fn find(
     user_id: &str,
     client: &ClientId,
 ) -> Result<Option<Consent>, StoreError> {
-    let row: Option<(String, String)> = t::table
-        .filter(t::user_id.eq(user_id))
-        .filter(t::client_id.eq(client.as_str()))
-        .select((t::scope, t::claims))
-        .get_result(conn)
-        .optional()?;
-    row.map(|(scope, claims)| {
-        let scope: Scope = scope.parse().map_err(StoreError::fault)?;
-        Ok(Consent {
-            scope,
-            claims: from_json(&claims)?,
-        })
-    })
-    .transpose()
+    let row: Option<Row> = one(
+        conn,
+        t::table
+            .filter(t::user_id.eq(user_id))
+            .filter(t::client_id.eq(client.as_str()))
+            .select((t::scope, t::claims)),
+    )?;
+    row.map(Consent::try_from).transpose()
 }
 
 /// Writes down what is allowed now, in place of what was.
@@ -55,4 +56,15 @@ pub fn put(
         .set((t::scope.eq(&scope), t::claims.eq(&claims), t::given_at.eq(now.seconds())))
         .execute(c))?;
     Ok(())
+}
+
+impl TryFrom<Row> for Consent {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            scope: row.scope.parse().map_err(StoreError::fault)?,
+            claims: from_json(&row.claims)?,
+        })
+    }
 }

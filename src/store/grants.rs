@@ -3,11 +3,14 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
-use super::prepared::Prepared;
-use super::schema::{grants as t, sessions, users};
-use super::{AnyConnection, StoreError};
+use super::query::{self, one};
+use super::schema::{self, grants as t};
+use super::{AnyConnection, StoreError, consents, sessions, users};
+use crate::identity::session::Session;
+use crate::identity::user::User;
 use crate::protocol::client::ClientId;
 use crate::protocol::grants::Grant;
+use crate::protocol::interaction::Consent;
 use crate::protocol::time::Timestamp;
 
 /// A grant as it lies in the database.
@@ -30,49 +33,98 @@ pub(super) struct Row {
 
 /// A grant that was not revoked.
 pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Grant>, StoreError> {
-    let row: Option<Row> = t::table
-        .filter(t::id.eq(id))
-        .filter(t::revoked_at.is_null())
-        .select(Row::as_select())
-        .get_result(conn)
-        .optional()?;
+    let row: Option<Row> = one(
+        conn,
+        t::table
+            .filter(t::id.eq(id))
+            .filter(t::revoked_at.is_null())
+            .select(query::columns::<Row>()),
+    )?;
     row.map(Grant::try_from).transpose()
+}
+
+/// A grant that was not revoked, with all that it depends on.
+pub struct Family {
+    pub grant: Grant,
+    pub user: User,
+    pub consent: Option<Consent>,
+    /// The sign-in that it came from, alive or not.
+    pub session: Option<Session>,
+}
+
+/// By the grant's id.
+pub fn find_family(conn: &mut AnyConnection, id: &str) -> Result<Option<Family>, StoreError> {
+    type Rows = (
+        Row,
+        users::Row,
+        Option<consents::Row>,
+        Option<sessions::Row>,
+    );
+    let of_both = schema::consents::user_id
+        .eq(t::user_id)
+        .and(schema::consents::client_id.eq(t::client_id));
+    let rows: Option<Rows> = one(
+        conn,
+        t::table
+            .inner_join(schema::users::table)
+            .left_join(schema::consents::table.on(of_both))
+            .left_join(schema::sessions::table.on(schema::sessions::id.eq(t::session_id)))
+            .filter(t::id.eq(id))
+            .filter(t::revoked_at.is_null())
+            .select((
+                query::columns::<Row>(),
+                query::columns::<users::Row>(),
+                query::columns::<consents::Row>().nullable(),
+                query::columns::<sessions::Row>().nullable(),
+            )),
+    )?;
+    rows.map(|(grant, user, consent, session)| {
+        Ok(Family {
+            grant: grant.try_into()?,
+            user: user.try_into()?,
+            consent: consent.map(Consent::try_from).transpose()?,
+            session: session.map(Session::try_from).transpose()?,
+        })
+    })
+    .transpose()
 }
 
 /// Whether it still holds: not revoked, its person not switched off, the sign-in that it came from not ended.
 pub fn is_alive(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
-    let found: Option<String> = t::table
-        .inner_join(users::table)
-        .inner_join(sessions::table.on(sessions::id.eq(t::session_id)))
-        .filter(t::id.eq(id))
-        .filter(t::revoked_at.is_null())
-        .filter(users::disabled.eq(false))
-        .filter(sessions::ended_at.is_null())
-        .select(t::id)
-        .get_result(conn)
-        .optional()?;
+    let found: Option<String> = one(
+        conn,
+        t::table
+            .inner_join(schema::users::table)
+            .inner_join(schema::sessions::table.on(schema::sessions::id.eq(t::session_id)))
+            .filter(t::id.eq(id))
+            .filter(t::revoked_at.is_null())
+            .filter(schema::users::disabled.eq(false))
+            .filter(schema::sessions::ended_at.is_null())
+            .select(t::id),
+    )?;
     Ok(found.is_some())
 }
 
 /// Adds a grant.
 pub fn insert(conn: &mut AnyConnection, grant: &Grant) -> Result<(), StoreError> {
-    Prepared(diesel::insert_into(t::table).values((
-        t::id.eq(&grant.id),
-        t::client_id.eq(grant.client_id.as_str()),
-        t::user_id.eq(&grant.subject),
-        t::session_id.eq(&grant.session_id),
-        t::scope.eq(grant.scope.to_string()),
-        t::claims.eq(to_json(&grant.claims)),
-        t::resources.eq(to_json(&grant.resources)),
-        t::auth_time.eq(grant.auth_time.seconds()),
-        t::acr.eq(&grant.acr),
-        t::amr.eq(to_json(&grant.amr)),
-        t::offline.eq(grant.offline),
-        t::created_at.eq(grant.created_at.seconds()),
-        t::revoked_at.eq(None::<i64>),
-    )))
-    .execute(conn)?;
-    Ok(())
+    query::insert(
+        conn,
+        diesel::insert_into(t::table).values((
+            t::id.eq(&grant.id),
+            t::client_id.eq(grant.client_id.as_str()),
+            t::user_id.eq(&grant.subject),
+            t::session_id.eq(&grant.session_id),
+            t::scope.eq(grant.scope.to_string()),
+            t::claims.eq(to_json(&grant.claims)),
+            t::resources.eq(to_json(&grant.resources)),
+            t::auth_time.eq(grant.auth_time.seconds()),
+            t::acr.eq(&grant.acr),
+            t::amr.eq(to_json(&grant.amr)),
+            t::offline.eq(grant.offline),
+            t::created_at.eq(grant.created_at.seconds()),
+            t::revoked_at.eq(None::<i64>),
+        )),
+    )
 }
 
 /// The sign-in, of these, in which a client was last given something that still holds.

@@ -25,7 +25,7 @@ mod files;
 mod job;
 mod migrations;
 mod pool;
-mod prepared;
+mod query;
 mod queue;
 mod schema;
 mod workers;

@@ -4,16 +4,13 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
+use super::query::one;
 use super::schema::properties as t;
 use super::{AnyConnection, StoreError, on_each};
 
 /// The value, if it was ever set.
 pub fn find(conn: &mut AnyConnection, name: &str) -> Result<Option<String>, StoreError> {
-    Ok(t::table
-        .filter(t::name.eq(name))
-        .select(t::value)
-        .get_result(conn)
-        .optional()?)
+    one(conn, t::table.filter(t::name.eq(name)).select(t::value))
 }
 
 /// Counts a value up. Whoever else does so waits, so that no two changes look like one.

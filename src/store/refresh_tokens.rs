@@ -4,7 +4,7 @@ use diesel::dsl::exists;
 use diesel::prelude::*;
 
 use super::columns::to_time;
-use super::prepared::Prepared;
+use super::query::{self, KeptUpdate, one};
 use super::schema::{grants, refresh_tokens as t};
 use super::{AnyConnection, StoreError};
 use crate::protocol::client::ClientId;
@@ -30,19 +30,20 @@ pub fn find(
     token: &TokenHash,
     successor: &TokenHash,
 ) -> Result<Option<IssuedRefreshToken>, StoreError> {
-    let row: Option<Columns> = t::table
-        .inner_join(grants::table)
-        .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-        .select((
-            t::grant_id,
-            grants::client_id,
-            t::expires_at,
-            t::redeemed_at,
-            t::redeemed_from,
-            t::elsewhere_before,
-        ))
-        .get_result(conn)
-        .optional()?;
+    let row: Option<Columns> = one(
+        conn,
+        t::table
+            .inner_join(grants::table)
+            .filter(t::token_hash.eq(token.as_bytes().as_slice()))
+            .select((
+                t::grant_id,
+                grants::client_id,
+                t::expires_at,
+                t::redeemed_at,
+                t::redeemed_from,
+                t::elsewhere_before,
+            )),
+    )?;
     let Some((grant_id, client_id, expires_at, redeemed_at, redeemed_from, elsewhere_before)) = row
     else {
         return Ok(None);
@@ -66,18 +67,19 @@ pub fn find(
 
 /// Adds a token.
 pub fn insert(conn: &mut AnyConnection, token: &NewRefreshToken) -> Result<(), StoreError> {
-    Prepared(diesel::insert_into(t::table).values((
-        t::token_hash.eq(token.hash.as_bytes().as_slice()),
-        t::grant_id.eq(&token.grant_id),
-        t::issued_at.eq(token.issued_at.seconds()),
-        t::expires_at.eq(token.expires_at.seconds()),
-        t::redeemed_at.eq(None::<i64>),
-        t::redeemed_from.eq(None::<Vec<u8>>),
-        t::retried_elsewhere.eq(false),
-        t::elsewhere_before.eq(token.elsewhere_before),
-    )))
-    .execute(conn)?;
-    Ok(())
+    query::insert(
+        conn,
+        diesel::insert_into(t::table).values((
+            t::token_hash.eq(token.hash.as_bytes().as_slice()),
+            t::grant_id.eq(&token.grant_id),
+            t::issued_at.eq(token.issued_at.seconds()),
+            t::expires_at.eq(token.expires_at.seconds()),
+            t::redeemed_at.eq(None::<i64>),
+            t::redeemed_from.eq(None::<Vec<u8>>),
+            t::retried_elsewhere.eq(false),
+            t::elsewhere_before.eq(token.elsewhere_before),
+        )),
+    )
 }
 
 /// Spends the token of a family that has not ended. Of any number that try, one is told yes.
@@ -87,24 +89,23 @@ pub fn redeem(
     from: Option<&[u8; 32]>,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let redeemed = Prepared(
-        diesel::update(
-            t::table
-                .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-                .filter(t::redeemed_at.is_null())
-                .filter(t::expires_at.gt(now.seconds()))
-                .filter(exists(
-                    grants::table
-                        .filter(grants::id.eq(t::grant_id))
-                        .filter(grants::revoked_at.is_null()),
-                )),
-        )
-        .set((
+    enum Redeem {}
+    let of_living_family = grants::table
+        .filter(grants::id.eq(t::grant_id))
+        .filter(grants::revoked_at.is_null());
+    let redeemed = KeptUpdate::<Redeem, _, _, _>::run(
+        conn,
+        t::table,
+        (
             t::redeemed_at.eq(now.seconds()),
             t::redeemed_from.eq(from.map(<[u8; 32]>::as_slice)),
-        )),
-    )
-    .execute(conn)?;
+        ),
+        t::token_hash
+            .eq(token.as_bytes().as_slice())
+            .and(t::redeemed_at.is_null())
+            .and(t::expires_at.gt(now.seconds()))
+            .and(exists(of_living_family)),
+    )?;
     Ok(redeemed == 1)
 }
 
@@ -131,11 +132,12 @@ pub fn note_elsewhere(
 }
 
 fn is_redeemed(conn: &mut AnyConnection, token: &TokenHash) -> Result<bool, StoreError> {
-    let found: Option<String> = t::table
-        .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-        .filter(t::redeemed_at.is_not_null())
-        .select(t::grant_id)
-        .get_result(conn)
-        .optional()?;
+    let found: Option<String> = one(
+        conn,
+        t::table
+            .filter(t::token_hash.eq(token.as_bytes().as_slice()))
+            .filter(t::redeemed_at.is_not_null())
+            .select(t::grant_id),
+    )?;
     Ok(found.is_some())
 }

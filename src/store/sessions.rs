@@ -3,16 +3,17 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
+use super::query::{self, one};
 use super::schema::{sessions as t, users};
 use super::{AnyConnection, StoreError};
 use crate::identity::session::Session;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 
-#[derive(Queryable)]
-struct Row {
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = t)]
+pub(super) struct Row {
     id: String,
-    _token_hash: Vec<u8>,
     user_id: String,
     auth_time: i64,
     proved_for: Option<String>,
@@ -29,29 +30,26 @@ pub fn find_by_token(
     conn: &mut AnyConnection,
     token: &TokenHash,
 ) -> Result<Option<Session>, StoreError> {
-    let row: Option<Row> = t::table
-        .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-        .get_result(conn)
-        .optional()?;
-    row.map(Session::try_from).transpose()
-}
-
-/// By `sid`, alive or not.
-pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<Session>, StoreError> {
-    let row: Option<Row> = t::table.filter(t::id.eq(id)).get_result(conn).optional()?;
+    let row: Option<Row> = one(
+        conn,
+        t::table
+            .filter(t::token_hash.eq(token.as_bytes().as_slice()))
+            .select(query::columns::<Row>()),
+    )?;
     row.map(Session::try_from).transpose()
 }
 
 /// Whether it was not ended and its person not switched off; its times are not judged.
 pub fn is_open(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
-    let found: Option<String> = t::table
-        .inner_join(users::table)
-        .filter(t::id.eq(id))
-        .filter(t::ended_at.is_null())
-        .filter(users::disabled.eq(false))
-        .select(t::id)
-        .get_result(conn)
-        .optional()?;
+    let found: Option<String> = one(
+        conn,
+        t::table
+            .inner_join(users::table)
+            .filter(t::id.eq(id))
+            .filter(t::ended_at.is_null())
+            .filter(users::disabled.eq(false))
+            .select(t::id),
+    )?;
     Ok(found.is_some())
 }
 

@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 
 use super::columns::to_time;
+use super::query::one;
 use super::schema::signing_keys as t;
 use super::{AnyConnection, StoreError, migrations, on_each};
 use crate::protocol::time::Timestamp;
@@ -126,11 +127,12 @@ pub fn publish(
 ) -> Result<bool, StoreError> {
     lock_current(conn, &key.algorithm)?;
     // Read again, because the lock may have waited for another key to take that place.
-    let current: Option<Option<i64>> = t::table
-        .filter(t::slot.eq(KeyState::Current.slot(&key.algorithm)))
-        .select(t::activated_at)
-        .get_result(conn)
-        .optional()?;
+    let current: Option<Option<i64>> = one(
+        conn,
+        t::table
+            .filter(t::slot.eq(KeyState::Current.slot(&key.algorithm)))
+            .select(t::activated_at),
+    )?;
     if current
         .flatten()
         .is_some_and(|at| at > activated_by.seconds())
@@ -164,12 +166,13 @@ pub fn promote(
 ) -> Result<bool, StoreError> {
     lock_current(conn, algorithm)?;
     let next = KeyState::Next.slot(algorithm);
-    let ready: Option<String> = t::table
-        .filter(t::slot.eq(&next))
-        .filter(t::created_at.le(published_by.seconds()))
-        .select(t::kid)
-        .get_result(conn)
-        .optional()?;
+    let ready: Option<String> = one(
+        conn,
+        t::table
+            .filter(t::slot.eq(&next))
+            .filter(t::created_at.le(published_by.seconds()))
+            .select(t::kid),
+    )?;
     let Some(kid) = ready else { return Ok(false) };
     // Whoever takes the key out of its place goes on; a second process that promotes at the same moment waits here, finds
     // the place empty, and must not touch what is current by then.

@@ -2,6 +2,7 @@
 
 use diesel::prelude::*;
 
+use super::query::one;
 use super::schema::throttles as t;
 use super::{AnyConnection, StoreError, on_each};
 use crate::identity::throttle::{Bucket, Counter, Limit};
@@ -58,11 +59,14 @@ pub fn full_until(
     limit: Limit,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
-    let row: Option<(i64, i64, i64)> = t::table
-        .filter(t::bucket.eq(bucket.0.as_slice()))
-        .select((t::failures, t::earlier_failures, t::window_started_at))
-        .get_result(conn)
-        .optional()?;
+    let row: Option<(i64, i64, i64)> = one(
+        conn,
+        t::table.filter(t::bucket.eq(bucket.0.as_slice())).select((
+            t::failures,
+            t::earlier_failures,
+            t::window_started_at,
+        )),
+    )?;
     Ok(row.and_then(|(failures, earlier_failures, started)| {
         let counter = Counter {
             failures,
@@ -91,11 +95,12 @@ pub fn any_full(
     failures: i64,
     since: Timestamp,
 ) -> Result<bool, StoreError> {
-    let found: Option<i64> = t::table
-        .filter(t::window_started_at.gt(since.seconds()))
-        .filter(t::failures.ge(failures))
-        .select(t::failures)
-        .get_result(conn)
-        .optional()?;
+    let found: Option<i64> = one(
+        conn,
+        t::table
+            .filter(t::window_started_at.gt(since.seconds()))
+            .filter(t::failures.ge(failures))
+            .select(t::failures),
+    )?;
     Ok(found.is_some())
 }

@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
+use super::query::one;
 use super::schema::users as t;
 use super::{AnyConnection, StoreError, grants, sessions};
 use crate::identity::user::User;
@@ -26,7 +27,7 @@ pub(super) struct Row {
 
 /// By `sub`.
 pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<User>, StoreError> {
-    let row: Option<Row> = t::table.filter(t::id.eq(id)).get_result(conn).optional()?;
+    let row: Option<Row> = one(conn, t::table.filter(t::id.eq(id)))?;
     row.map(User::try_from).transpose()
 }
 
@@ -47,10 +48,7 @@ pub fn find_by_email(
     conn: &mut AnyConnection,
     email_key: &str,
 ) -> Result<Option<User>, StoreError> {
-    let row: Option<Row> = t::table
-        .filter(t::email_key.eq(email_key))
-        .get_result(conn)
-        .optional()?;
+    let row: Option<Row> = one(conn, t::table.filter(t::email_key.eq(email_key)))?;
     row.map(User::try_from).transpose()
 }
 

@@ -21,7 +21,7 @@ use crate::protocol::seal::{TokenHash, mac};
 use crate::protocol::time::Timestamp;
 use crate::store::access_tokens::{self, NewAccessToken};
 use crate::store::refresh_tokens::{self, NewRefreshToken};
-use crate::store::{AnyConnection, StoreError, consents, grants, sessions, users};
+use crate::store::{AnyConnection, StoreError, grants};
 use crate::web::error::Fault;
 use crate::web::extract::client_ip::{client_ip, neighbourhood};
 use crate::web::state::AppState;
@@ -147,14 +147,14 @@ fn sign(
     issue::sign(state, &order, now).map(Ok)
 }
 
-/// What a client's family lives by.
-struct Family<'a> {
+/// What a family of this client lives by.
+struct Rules<'a> {
     client: &'a Client,
     limits: &'a Limits,
     lifetimes: &'a Lifetimes,
 }
 
-impl Family<'_> {
+impl Rules<'_> {
     /// The grant and its person, while everything that the sign-in checked still holds.
     fn find_live(
         &self,
@@ -162,24 +162,24 @@ impl Family<'_> {
         grant_id: &str,
         now: Timestamp,
     ) -> Result<Option<(Grant, User)>, StoreError> {
+        let found = grants::find_family(conn, grant_id)?;
+        Ok(found
+            .filter(|family| self.holds(family, now))
+            .map(|family| (family.grant, family.user)))
+    }
+
+    fn holds(&self, family: &grants::Family, now: Timestamp) -> bool {
+        let grant = &family.grant;
         // The family's end holds for a repeated answer too.
-        let Some(grant) = grants::find(conn, grant_id)?.filter(|grant| {
-            grant.client_id == self.client.client_id
-                && now < grant.created_at.plus(self.limits.absolute)
-        }) else {
-            return Ok(None);
-        };
-        let Some(user) = users::find(conn, &grant.subject)?.filter(|user| !user.disabled) else {
-            return Ok(None);
-        };
-        let consent = consents::find(conn, &grant.subject, &grant.client_id)?;
+        let is_ours = grant.client_id == self.client.client_id
+            && now < grant.created_at.plus(self.limits.absolute);
         let granted = Consent::needed(&grant.scope, &grant.claims);
         let is_allowed = self.client.may_use(GrantType::RefreshToken)
-            && still_allowed(self.client, &granted, consent.as_ref());
-        let session_holds = grant.offline
-            || sessions::find(conn, &grant.session_id)?
-                .is_some_and(|session| session.is_alive(self.lifetimes, now));
-        Ok((is_allowed && session_holds).then_some((grant, user)))
+            && still_allowed(self.client, &granted, family.consent.as_ref());
+        let session = family.session.as_ref();
+        let session_holds =
+            grant.offline || session.is_some_and(|session| session.is_alive(self.lifetimes, now));
+        is_ours && !family.user.disabled && is_allowed && session_holds
     }
 }
 
@@ -195,12 +195,12 @@ pub(in crate::web::oidc) async fn live_family(
     let found = state
         .store
         .read(move |conn| {
-            let family = Family {
+            let rules = Rules {
                 client: &client,
                 limits: &limits,
                 lifetimes: &lifetimes,
             };
-            family.find_live(conn, &grant_id, now)
+            rules.find_live(conn, &grant_id, now)
         })
         .await?;
     Ok(found.map(|(grant, _)| grant))
@@ -227,13 +227,13 @@ impl Attempt {
         let Some(token) = refresh_tokens::find(conn, &self.token, &self.successor)? else {
             return Ok(None);
         };
-        let family = Family {
+        let rules = Rules {
             client: &self.client,
             limits: &self.limits,
             lifetimes,
         };
         let unspent = token.redemption.is_none();
-        let live = family.find_live(conn, &token.grant_id, self.now)?;
+        let live = rules.find_live(conn, &token.grant_id, self.now)?;
         Ok(live.map(|(grant, user)| Live {
             grant,
             user,
