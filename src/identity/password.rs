@@ -3,12 +3,13 @@
 //! Hashing takes a core and megabytes for tens of milliseconds: call [`hash`] and [`verify`] through
 //! `crate::hashing` only. [`Policy::judge`] takes a millisecond or two.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::LazyLock;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::protocol::seal::constant_time_eq;
@@ -23,6 +24,8 @@ const MAX_ITERATIONS: u32 = 16;
 const MAX_PARALLELISM: u32 = 16;
 const HASH_BYTES: usize = 32;
 const MIN_STORED_HASH_BYTES: usize = 16;
+/// Of one KiB each. One dear hash from elsewhere must not hold its memory for ever.
+const MOST_BLOCKS_KEPT: usize = 64 * 1024;
 
 /// The product's own name is the first thing tried.
 const PRODUCT: &str = "latchkey";
@@ -181,9 +184,7 @@ pub fn hash(
 ) -> Result<String, HashError> {
     let params = settings.params(HASH_BYTES)?;
     let mut output = [0; HASH_BYTES];
-    argon2id(params.clone())
-        .hash_password_into(password.0.as_bytes(), &salt, &mut output)
-        .map_err(HashError::Argon2)?;
+    argon2id(&params, password, &salt, &mut output)?;
     phc(&params, &salt, &output)
 }
 
@@ -195,9 +196,8 @@ pub fn verify(
 ) -> Result<Verification, HashError> {
     let (made_with, salt, expected) = parse_stored(stored)?;
     let mut output = vec![0; expected.len()];
-    argon2id(made_with.params(expected.len())?)
-        .hash_password_into(password.0.as_bytes(), salt.as_ref(), &mut output)
-        .map_err(HashError::Argon2)?;
+    let params = made_with.params(expected.len())?;
+    argon2id(&params, password, salt.as_ref(), &mut output)?;
     let matches = constant_time_eq(&output, expected.as_bytes());
     // Lanes say how the work is cut, not how much it is.
     let outdated = made_with.memory_kib < settings.memory_kib
@@ -264,8 +264,35 @@ fn context_words(context: &[&str]) -> Vec<String> {
     words
 }
 
-fn argon2id(params: Params) -> Argon2<'static> {
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+thread_local! {
+    /// What a hash works in, kept by the thread for the next one: the system would clear fresh memory page by page, a
+    /// fifth of the whole work.
+    static BLOCKS: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
+
+fn argon2id(
+    params: &Params,
+    password: &Password,
+    salt: &[u8],
+    output: &mut [u8],
+) -> Result<(), HashError> {
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+    let needed = params.block_count();
+    BLOCKS.with_borrow_mut(|blocks| {
+        if blocks.len() < needed {
+            blocks
+                .try_reserve_exact(needed - blocks.len())
+                .map_err(|_cause| HashError::Argon2(argon2::Error::OutOfMemory))?;
+            blocks.resize(needed, Block::new());
+        }
+        let memory = blocks.get_mut(..needed).unwrap_or_default();
+        let hashed =
+            argon2.hash_password_into_with_memory(password.0.as_bytes(), salt, output, memory);
+        if needed > MOST_BLOCKS_KEPT {
+            *blocks = Vec::new();
+        }
+        hashed.map_err(HashError::Argon2)
+    })
 }
 
 fn phc(params: &Params, salt: &[u8], output: &[u8]) -> Result<String, HashError> {
@@ -495,6 +522,19 @@ mod tests {
         let stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         assert!(matches("password", stored));
         assert!(!matches("Password", stored));
+    }
+
+    #[test]
+    fn what_an_earlier_hash_left_in_memory_changes_nothing() {
+        let smaller = hash(&parse("correct-horse-battery"), [1; 16], &CHEAP).unwrap();
+        let larger = HashSettings::new(128, 1, 2).unwrap();
+        let larger = hash(&parse("staple-battery-horse"), [2; 16], &larger).unwrap();
+        assert_eq!(
+            smaller,
+            hash(&parse("correct-horse-battery"), [1; 16], &CHEAP).unwrap()
+        );
+        let elsewhere = std::thread::spawn(move || matches("staple-battery-horse", &larger));
+        assert!(elsewhere.join().unwrap());
     }
 
     #[test]
