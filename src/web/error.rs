@@ -114,6 +114,11 @@ pub(super) fn or_fault_page(visit: &Visit, result: Result<HttpResponse, Fault>) 
     result.unwrap_or_else(|fault| fault_page(visit, &fault))
 }
 
+/// The page for what was not sent from a page that we showed to this browser.
+pub(super) fn forgery(visit: &Visit, status: StatusCode) -> HttpResponse {
+    page(visit, status, ErrorKind::Forgery, About::default())
+}
+
 /// A form that could not be read.
 pub(super) fn refused_form(visit: &Visit, refused: Refused) -> HttpResponse {
     let about = About {

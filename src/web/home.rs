@@ -3,13 +3,13 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::error::{self, About, Fault};
-use super::extract::{browser, csrf};
+use super::error::{self, Fault};
+use super::extract::browser;
 use super::login::sign_out;
-use super::pages::{AccountFace, ErrorKind, Home, SignedIn as Shown};
+use super::pages::{AccountFace, Home, SignedIn as Shown};
 use super::security_headers::PageKind;
 use super::state::AppState;
-use super::visit::{self, Visit, html, see_other};
+use super::visit::{self, Visit, see_other};
 use crate::protocol::parameters::Parameters;
 
 const STEP: &str = "sign-out";
@@ -21,7 +21,7 @@ pub(super) async fn show(request: HttpRequest, state: web::Data<AppState>) -> Ht
 
 async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     let signed_in = visit.signed_in().await?;
-    let browser_id = visit.browser.id_or_new();
+    let csrf = visit.form_token(STEP);
     let texts = visit.texts();
     let base = visit.state.base();
     let accounts = signed_in
@@ -35,7 +35,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     let page = Home {
         page: visit.page(),
         accounts,
-        csrf: csrf::token(&visit.state, &browser_id, STEP),
+        csrf,
         sign_in_href: format!("{base}/login"),
         sign_out_action: format!("{base}/sign-out"),
         test_app_href: visit
@@ -44,10 +44,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
             .development
             .then(|| format!("{base}/dev/app")),
     };
-    let mut response = html(StatusCode::OK, &page, PageKind::Own);
-    browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
-    visit.keep_language(&mut response);
-    Ok(response)
+    Ok(visit.form_page(StatusCode::OK, &page, PageKind::Own))
 }
 
 /// Ends one sign-in on the server, with everything that was issued in it.
@@ -60,19 +57,8 @@ pub(super) async fn sign_out(
 }
 
 async fn try_sign_out(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
-    let is_ours = csrf::is_ours(
-        &visit.state,
-        visit.browser.id(),
-        STEP,
-        parameters.get("csrf"),
-    );
-    if !is_ours {
-        return Ok(error::page(
-            visit,
-            StatusCode::FORBIDDEN,
-            ErrorKind::Forgery,
-            About::default(),
-        ));
+    if !visit.is_our_form(STEP, parameters) {
+        return Ok(error::forgery(visit, StatusCode::FORBIDDEN));
     }
     let meant = parameters.get("session").unwrap_or_default();
     let live = visit.signed_in().await?;

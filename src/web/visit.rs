@@ -4,10 +4,10 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use askama::Template;
 
-use super::error::{self, About, Fault};
+use super::error::{self, Fault};
 use super::extract::browser::{self, Browser, SignedIn};
 use super::extract::{csrf, form};
-use super::pages::{ErrorKind, Page};
+use super::pages::Page;
 use super::request_log::RequestId;
 use super::security_headers::{self, PageKind};
 use super::state::AppState;
@@ -112,6 +112,31 @@ impl Visit {
             .await
     }
 
+    /// The token of a form for one step, bound to this browser.
+    pub(super) fn form_token(&mut self, step: &str) -> String {
+        let browser_id = self.browser.id_or_new();
+        csrf::token(&self.state, &browser_id, step)
+    }
+
+    /// Whether a posted form is one that we showed to this browser for this step.
+    pub(super) fn is_our_form(&self, step: &str, parameters: &Parameters) -> bool {
+        let sent = parameters.get("csrf");
+        csrf::is_ours(&self.state, self.browser.id(), step, sent)
+    }
+
+    /// A page with a form of ours: with it goes the cookie that the form's token is bound to.
+    pub(super) fn form_page(
+        &mut self,
+        status: StatusCode,
+        page: &impl Template,
+        kind: PageKind,
+    ) -> HttpResponse {
+        let mut response = html(status, page, kind);
+        browser::remember_browser(&mut response, &self.state, &mut self.browser);
+        self.keep_language(&mut response);
+        response
+    }
+
     /// The request's id, which a person can quote.
     pub(super) fn request_id(&self) -> String {
         self.request
@@ -146,12 +171,7 @@ pub(super) async fn take_form(
         Err(refused) => return error::refused_form(&visit, refused),
     };
     if parameters.repeated().is_some() || !csrf::is_same_origin(state, request) {
-        return error::page(
-            &visit,
-            StatusCode::FORBIDDEN,
-            ErrorKind::Forgery,
-            About::default(),
-        );
+        return error::forgery(&visit, StatusCode::FORBIDDEN);
     }
     let result = handle(&mut visit, &parameters).await;
     error::or_fault_page(&visit, result)

@@ -11,9 +11,9 @@ use super::relying_party::{self, failure, with_causes};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::seal::constant_time_eq;
 use crate::seed::DevApp;
-use crate::web::error::{self, About, Fault};
+use crate::web::error::{self, Fault};
 use crate::web::extract::{csrf, form};
-use crate::web::pages::{DevError, DevStep, DevTable, ErrorKind};
+use crate::web::pages::{DevError, DevStep, DevTable};
 use crate::web::state::AppState;
 use crate::web::visit::{self, Visit, see_other};
 
@@ -39,14 +39,8 @@ pub(super) async fn refresh(
 }
 
 async fn try_refresh(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
-    let sent = parameters.get("csrf");
-    if !csrf::is_ours(&visit.state, visit.browser.id(), STEP, sent) {
-        return Ok(error::page(
-            visit,
-            StatusCode::FORBIDDEN,
-            ErrorKind::Forgery,
-            About::default(),
-        ));
+    if !visit.is_our_form(STEP, parameters) {
+        return Ok(error::forgery(visit, StatusCode::FORBIDDEN));
     }
     let Some(credentials) = visit.state.dev_app.clone() else {
         return Ok(error::not_found(visit.request.clone()).await);

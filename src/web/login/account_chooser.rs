@@ -3,15 +3,15 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::transaction::{Opened, Transaction};
+use super::transaction::Transaction;
 use crate::protocol::parameters::Parameters;
 use crate::web::error::Fault;
 use crate::web::extract::browser::SignedIn;
-use crate::web::extract::{browser, csrf, form};
+use crate::web::extract::form;
 use crate::web::pages::{AccountChooser, AccountFace, ChoosableAccount};
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
-use crate::web::visit::{self, Visit, html, see_other};
+use crate::web::visit::{self, Visit};
 
 /// Shows the accounts that are signed in here.
 pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
@@ -20,10 +20,9 @@ pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState
 
 async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     let parameters = form::query(&visit.request).unwrap_or_default();
-    let transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
-        Opened::Valid(transaction) => transaction,
-        Opened::Expired { restart } => return Ok(see_other(&restart)),
-        Opened::Unusable(response) => return Ok(response),
+    let transaction = match Transaction::resume(visit, parameters.get("ticket")).await? {
+        Ok(transaction) => transaction,
+        Err(response) => return Ok(response),
     };
     let signed_in = visit.signed_in().await?;
     if signed_in.is_empty() {
@@ -35,13 +34,10 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         app: Some(transaction.face()),
         action: format!("{}/select-account", visit.state.base()),
         ticket: transaction.ticket.seal(&visit.state, &browser_id),
-        csrf: csrf::token(&visit.state, &browser_id, &step(&transaction)),
+        csrf: visit.form_token(&step(&transaction)),
         accounts: signed_in.iter().map(choosable).collect(),
     };
-    let mut response = html(StatusCode::OK, &page, PageKind::Transaction);
-    browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
-    visit.keep_language(&mut response);
-    Ok(response)
+    Ok(visit.form_page(StatusCode::OK, &page, PageKind::Transaction))
 }
 
 /// Takes the choice.
@@ -54,17 +50,11 @@ pub(in crate::web) async fn submit(
 }
 
 async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
-    let mut transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
-        Opened::Valid(transaction) => transaction,
-        Opened::Expired { restart } => return Ok(see_other(&restart)),
-        Opened::Unusable(response) => return Ok(response),
+    let mut transaction = match Transaction::resume(visit, parameters.get("ticket")).await? {
+        Ok(transaction) => transaction,
+        Err(response) => return Ok(response),
     };
-    if !csrf::is_ours(
-        &visit.state,
-        visit.browser.id(),
-        &step(&transaction),
-        parameters.get("csrf"),
-    ) {
+    if !visit.is_our_form(&step(&transaction), parameters) {
         return Ok(transaction.show(visit, "/select-account"));
     }
     if parameters.get("action") == Some("cancel") {

@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
-use super::transaction::{Opened, Transaction};
+use super::transaction::Transaction;
 use crate::protocol::claims;
 use crate::protocol::interaction::{Consent as Allowed, Step};
 use crate::protocol::parameters::Parameters;
@@ -13,12 +13,12 @@ use crate::protocol::scope;
 use crate::store::consents;
 use crate::web::error::Fault;
 use crate::web::extract::browser::SignedIn;
-use crate::web::extract::{browser, csrf, form};
+use crate::web::extract::form;
 use crate::web::pages::{AccountFace, Consent, ConsentRow};
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
 use crate::web::texts::Texts;
-use crate::web::visit::{self, Visit, html, see_other};
+use crate::web::visit::{self, Visit};
 
 /// Asks the person.
 pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
@@ -27,10 +27,9 @@ pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState
 
 async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     let parameters = form::query(&visit.request).unwrap_or_default();
-    let transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
-        Opened::Valid(transaction) => transaction,
-        Opened::Expired { restart } => return Ok(see_other(&restart)),
-        Opened::Unusable(response) => return Ok(response),
+    let transaction = match Transaction::resume(visit, parameters.get("ticket")).await? {
+        Ok(transaction) => transaction,
+        Err(response) => return Ok(response),
     };
     let signed_in = visit.signed_in().await?;
     // Only where the policy is at this page: who comes here by hand goes where it is.
@@ -45,7 +44,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         app: transaction.face(),
         action: format!("{}/consent", visit.state.base()),
         ticket: transaction.ticket.seal(&visit.state, &browser_id),
-        csrf: csrf::token(&visit.state, &browser_id, &form_of(&transaction, &current)),
+        csrf: visit.form_token(&form_of(&transaction, &current)),
         account: AccountFace::new(current.user.name(), &current.user.email),
         rows: rows(
             &transaction,
@@ -55,10 +54,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         ),
         vouched: true,
     };
-    let mut response = html(StatusCode::OK, &page, PageKind::Transaction);
-    browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
-    visit.keep_language(&mut response);
-    Ok(response)
+    Ok(visit.form_page(StatusCode::OK, &page, PageKind::Transaction))
 }
 
 /// Takes the answer.
@@ -71,22 +67,16 @@ pub(in crate::web) async fn submit(
 }
 
 async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpResponse, Fault> {
-    let mut transaction = match Transaction::open(visit, parameters.get("ticket")).await? {
-        Opened::Valid(transaction) => transaction,
-        Opened::Expired { restart } => return Ok(see_other(&restart)),
-        Opened::Unusable(response) => return Ok(response),
+    let mut transaction = match Transaction::resume(visit, parameters.get("ticket")).await? {
+        Ok(transaction) => transaction,
+        Err(response) => return Ok(response),
     };
     let signed_in = visit.signed_in().await?;
     let Some(current) = transaction.current(visit, &signed_in).cloned() else {
         return Ok(transaction.show(visit, "/login"));
     };
     // Bound to the sign-in as well: an answer that was meant for another account, or another request, is asked again.
-    if !csrf::is_ours(
-        &visit.state,
-        visit.browser.id(),
-        &form_of(&transaction, &current),
-        parameters.get("csrf"),
-    ) {
+    if !visit.is_our_form(&form_of(&transaction, &current), parameters) {
         return Ok(transaction.show(visit, "/consent"));
     }
     match parameters.get("action") {

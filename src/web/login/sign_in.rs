@@ -19,11 +19,11 @@ use crate::store::{AnyConnection, StoreError, sessions, throttles, users};
 use crate::web::error::{self, Fault};
 use crate::web::extract::browser::{self, SignedIn};
 use crate::web::extract::client_ip::client_ip;
-use crate::web::extract::{csrf, form};
+use crate::web::extract::form;
 use crate::web::pages::{AccountFace, SignIn, SignInProblem};
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
-use crate::web::visit::{self, Visit, html, see_other};
+use crate::web::visit::{self, Visit, see_other};
 
 /// Where a sign-in leads: back to an app's request, or to our own first page.
 enum Purpose {
@@ -50,10 +50,9 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     let parameters = form::query(&visit.request).unwrap_or_default();
     let purpose = match parameters.get("ticket") {
         None => Purpose::Home,
-        sealed => match Transaction::open(visit, sealed).await? {
-            Opened::Valid(transaction) => Purpose::App(transaction),
-            Opened::Expired { restart } => return Ok(see_other(&restart)),
-            Opened::Unusable(response) => return Ok(response),
+        sealed => match Transaction::resume(visit, sealed).await? {
+            Ok(transaction) => Purpose::App(transaction),
+            Err(response) => return Ok(response),
         },
     };
     let signed_in = visit.signed_in().await?;
@@ -125,12 +124,7 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
             Opened::Unusable(response) => return Ok(response),
         },
     };
-    if !csrf::is_ours(
-        &visit.state,
-        visit.browser.id(),
-        &purpose.step(),
-        parameters.get("csrf"),
-    ) {
+    if !visit.is_our_form(&purpose.step(), parameters) {
         return Ok(page(
             visit,
             &purpose,
@@ -454,16 +448,13 @@ fn page(visit: &mut Visit, purpose: &Purpose, answer: Answer) -> HttpResponse {
         app,
         action: format!("{}/login", visit.state.base()),
         ticket,
-        csrf: csrf::token(&visit.state, &browser_id, &purpose.step()),
+        csrf: visit.form_token(&purpose.step()),
         login: answer.login,
         account: answer.account,
         remember: answer.remember,
         problem: answer.problem,
     };
-    let mut response = html(answer.status, &page, PageKind::Transaction);
-    browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
-    visit.keep_language(&mut response);
-    response
+    visit.form_page(answer.status, &page, PageKind::Transaction)
 }
 
 fn face_of(signed_in: &SignedIn) -> AccountFace {

@@ -7,12 +7,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::parameters::Parameters;
 use crate::store::{grants, sessions};
-use crate::web::error::{self, About, Fault};
+use crate::web::error::{self, Fault};
 use crate::web::extract::browser::SignedIn;
-use crate::web::extract::{browser, csrf, form};
+use crate::web::extract::{browser, form};
 use crate::web::login::account_chooser::choosable;
 use crate::web::oidc::end_session::{Departure, Ticket};
-use crate::web::pages::{AppFace, ErrorKind, Link, SignOut, SignedOut};
+use crate::web::pages::{AppFace, Link, SignOut, SignedOut};
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
 use crate::web::visit::{self, Visit, html, see_other};
@@ -72,7 +72,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     if live.is_empty() {
         return Ok(departure.leave(visit));
     }
-    let browser_id = visit.browser.id_or_new();
+    let csrf = visit.form_token(&step(&ticket));
     let base = visit.state.base();
     let client = departure.client.as_ref();
     let mut frame = visit.page();
@@ -82,7 +82,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
         page: frame,
         app: client.map(|client| AppFace::new(client.display_name(), "")),
         action: format!("{base}{CONFIRM}"),
-        csrf: csrf::token(&visit.state, &browser_id, &step(&ticket)),
+        csrf,
         ticket: ticket.seal(&visit.state, QUESTION),
         accounts: live.iter().map(choosable).collect(),
         chosen: departure.likely(visit, &live).await?,
@@ -99,10 +99,7 @@ async fn try_show(visit: &mut Visit) -> Result<HttpResponse, Fault> {
     } else {
         PageKind::Own
     };
-    let mut response = html(StatusCode::OK, &page, kind);
-    browser::remember_browser(&mut response, &visit.state, &mut visit.browser);
-    visit.keep_language(&mut response);
-    Ok(response)
+    Ok(visit.form_page(StatusCode::OK, &page, kind))
 }
 
 /// Takes the answer.
@@ -119,8 +116,7 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
         Ok(opened) => opened,
         Err(response) => return Ok(response),
     };
-    let (id, step) = (visit.browser.id(), step(&ticket));
-    let is_ours = csrf::is_ours(&visit.state, id, &step, parameters.get("csrf"));
+    let is_ours = visit.is_our_form(&step(&ticket), parameters);
     let (true, Some(account)) = (is_ours, parameters.get("account")) else {
         return Ok(departure.ask(visit));
     };
@@ -135,12 +131,7 @@ async fn open(
     sealed: Option<&str>,
 ) -> Result<Result<(Ticket, Departure), HttpResponse>, Fault> {
     let Some(ticket) = Ticket::open(visit, sealed, QUESTION) else {
-        return Ok(Err(error::page(
-            visit,
-            StatusCode::BAD_REQUEST,
-            ErrorKind::Forgery,
-            About::default(),
-        )));
+        return Ok(Err(error::forgery(visit, StatusCode::BAD_REQUEST)));
     };
     if !ticket.is_good(visit) {
         return Ok(Err(see_other(&ticket.restart(&visit.state))));

@@ -143,12 +143,7 @@ impl Transaction {
         sealed: Option<&str>,
     ) -> Result<Opened, Fault> {
         let Some(ticket) = Ticket::open(visit, sealed) else {
-            let response = error::page(
-                visit,
-                StatusCode::BAD_REQUEST,
-                ErrorKind::Forgery,
-                About::default(),
-            );
+            let response = error::forgery(visit, StatusCode::BAD_REQUEST);
             return Ok(Opened::Unusable(response));
         };
         if !ticket.is_good(visit) {
@@ -163,18 +158,25 @@ impl Transaction {
         })
     }
 
+    /// The same, where an expired one just begins again: what goes on, or the answer that leads elsewhere.
+    pub(in crate::web) async fn resume(
+        visit: &mut Visit,
+        sealed: Option<&str>,
+    ) -> Result<Result<Box<Self>, HttpResponse>, Fault> {
+        Ok(match Self::open(visit, sealed).await? {
+            Opened::Valid(transaction) => Ok(transaction),
+            Opened::Expired { restart } => Err(see_other(&restart)),
+            Opened::Unusable(response) => Err(response),
+        })
+    }
+
     /// The same request in a fresh ticket, for a page that lay open too long.
     pub(in crate::web) async fn renewed(
         visit: &mut Visit,
         sealed: Option<&str>,
     ) -> Result<Result<Self, HttpResponse>, Fault> {
         let Some(old) = Ticket::open(visit, sealed) else {
-            return Ok(Err(error::page(
-                visit,
-                StatusCode::BAD_REQUEST,
-                ErrorKind::Forgery,
-                About::default(),
-            )));
+            return Ok(Err(error::forgery(visit, StatusCode::BAD_REQUEST)));
         };
         let parameters = old.parameters()?;
         let ticket = Ticket::new(&parameters, visit.now);
