@@ -107,13 +107,7 @@ impl Keys {
             }
         }
         let jwks = json!({ "keys": published }).to_string();
-        let hash = TokenHash::of(&jwks);
-        let jwks_etag = hash
-            .as_bytes()
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let jwks_etag = TokenHash::of(&jwks).short();
         Ok(Self {
             stored,
             signers,

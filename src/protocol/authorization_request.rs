@@ -6,7 +6,7 @@
 use super::acr;
 use super::claims::ClaimsRequest;
 use super::client::{Client, ClientId};
-use super::error::{ErrorCode, OAuthError, invalid_request};
+use super::error::{ErrorCode, OAuthError, invalid_request, invalid_scope};
 use super::grants::GrantType;
 use super::parameters::Parameters;
 use super::pkce::CodeChallenge;
@@ -203,12 +203,7 @@ fn read(
         .get("scope")
         .unwrap_or_default()
         .parse()
-        .map_err(|_bad_scope| {
-            OAuthError::new(
-                ErrorCode::InvalidScope,
-                "scope has characters that are not allowed",
-            )
-        })?;
+        .map_err(|_bad_scope| invalid_scope("scope has characters that are not allowed"))?;
     let code_challenge = CodeChallenge::from_request(parameters)?;
     if code_challenge.is_none() && client.must_use_pkce() {
         return Err(invalid_request(

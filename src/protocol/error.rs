@@ -103,6 +103,11 @@ pub fn invalid_grant(description: impl Into<Cow<'static, str>>) -> OAuthError {
     OAuthError::new(ErrorCode::InvalidGrant, description)
 }
 
+/// The scope is malformed, or more than may be had.
+pub fn invalid_scope(description: impl Into<Cow<'static, str>>) -> OAuthError {
+    OAuthError::new(ErrorCode::InvalidScope, description)
+}
+
 /// The person must sign in, and no page may be shown.
 pub fn login_required(description: impl Into<Cow<'static, str>>) -> OAuthError {
     OAuthError::new(ErrorCode::LoginRequired, description)

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::protocol::client::{Client, ClientId};
-use crate::protocol::error::{ErrorCode, OAuthError};
+use crate::protocol::error::{OAuthError, invalid_scope};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::resource::{self, Audience};
 use crate::protocol::scope::{self, Scope};
@@ -94,14 +94,11 @@ impl ClientToken {
     }
 }
 
-fn invalid_scope(description: &'static str) -> OAuthError {
-    OAuthError::new(ErrorCode::InvalidScope, description)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::authorization_request::tests::client;
+    use crate::protocol::error::ErrorCode;
 
     fn machine() -> Client {
         client(|metadata| {

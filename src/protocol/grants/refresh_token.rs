@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::protocol::client::{Client, ClientId};
-use crate::protocol::error::{ErrorCode, OAuthError, invalid_grant, invalid_request};
+use crate::protocol::error::{OAuthError, invalid_grant, invalid_request, invalid_scope};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::scope::Scope;
 use crate::protocol::seal::{RootKey, mac};
@@ -152,14 +152,11 @@ pub fn unknown() -> OAuthError {
     invalid_grant("the refresh token is unknown, expired or revoked")
 }
 
-fn invalid_scope(description: &'static str) -> OAuthError {
-    OAuthError::new(ErrorCode::InvalidScope, description)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::authorization_request::tests::client;
+    use crate::protocol::error::ErrorCode;
 
     const LIMITS: Limits = Limits {
         idle: Duration::from_secs(1_000),

@@ -44,10 +44,8 @@ impl Discovery {
             .collect();
         let algorithms = &state.config.keys.algorithms;
         let body = document(state.issuer(), &endpoints, algorithms, &languages).to_string();
-        let hash = TokenHash::of(&body);
-        let etag = hash.as_bytes().iter().take(8);
         Self {
-            etag: etag.map(|byte| format!("{byte:02x}")).collect(),
+            etag: TokenHash::of(&body).short(),
             body: Bytes::from(body),
         }
     }

@@ -1,7 +1,5 @@
 //! A token that a client gets for itself. RFC 6749 §4.4. It names nobody, opens no UserInfo, and is never refreshed.
 
-use serde_json::{Map, json};
-
 use super::Tokens;
 use super::issue;
 use crate::protocol::access_token::{self, Holder};
@@ -50,13 +48,7 @@ pub(super) async fn issue(
             expires_at: token.expires_at,
         },
     )?;
-    let mut answer = Map::new();
-    answer.insert("access_token".to_owned(), json!(access_token));
-    answer.insert("token_type".to_owned(), json!("Bearer"));
-    answer.insert("expires_in".to_owned(), json!(lifetime.as_secs()));
-    if !token.scope.is_empty() {
-        answer.insert("scope".to_owned(), json!(token.scope));
-    }
+    let answer = issue::answer(&access_token, lifetime, &token.scope);
     if client.access_token_format == AccessTokenFormat::Opaque {
         let hash = TokenHash::of(&access_token);
         state

@@ -1,5 +1,7 @@
 //! The tokens that every grant answers with. RFC 6749 §5.1; OpenID Connect Core §3.1.3.3.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::Tokens;
@@ -54,11 +56,7 @@ pub(super) fn sign(state: &AppState, order: &Order<'_>, now: Timestamp) -> Resul
             expires_at,
         },
     )?;
-    let mut answer = Map::new();
-    answer.insert("access_token".to_owned(), json!(access_token));
-    answer.insert("token_type".to_owned(), json!("Bearer"));
-    answer.insert("expires_in".to_owned(), json!(lifetime.as_secs()));
-    answer.insert("scope".to_owned(), json!(order.scope));
+    let mut answer = answer(&access_token, lifetime, order.scope);
     if order.scope.is_openid() {
         let algorithm = state.id_token_algorithm(client).ok_or(Fault::Other(
             "the client's id_token_signed_response_alg is not among keys.algorithms",
@@ -90,6 +88,18 @@ pub(super) fn sign(state: &AppState, order: &Order<'_>, now: Timestamp) -> Resul
         expires_at,
     };
     Ok(Signed { answer, record })
+}
+
+/// The members that every answer has; a scope that names nothing is left out.
+pub(super) fn answer(access_token: &str, lifetime: Duration, scope: &Scope) -> Tokens {
+    let mut answer = Map::new();
+    answer.insert("access_token".to_owned(), json!(access_token));
+    answer.insert("token_type".to_owned(), json!("Bearer"));
+    answer.insert("expires_in".to_owned(), json!(lifetime.as_secs()));
+    if !scope.is_empty() {
+        answer.insert("scope".to_owned(), json!(scope));
+    }
+    answer
 }
 
 /// An access token in the format that the client is set up for.
