@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{Config, DatabaseUrl, Listen, SecretKey};
 use crate::hashing::{HashingQueue, threads_by_default};
 use crate::identity::password::HashError;
-use crate::jobs::rotate_keys;
+use crate::jobs::{prune_expired, rotate_keys};
 use crate::keys::{self, KeyError, KeyRing, Keys};
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
@@ -38,6 +38,7 @@ const KEY_REFRESH: Duration = Duration::from_millis(400);
 /// A changed client is seen within this time and that of one read.
 const CLIENT_REFRESH: Duration = Duration::from_millis(250);
 const ROTATION_CHECK: Duration = Duration::from_secs(60);
+const PRUNING_CHECK: Duration = Duration::from_secs(60);
 
 /// Why a server can't start; every text names the remedy or the thing concerned.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +171,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         servers.push(serve_management(&config, state)?);
     }
     actix_web::rt::spawn(watch_keys(keeper.clone()));
-    actix_web::rt::spawn(watch_clients(keeper));
+    actix_web::rt::spawn(watch_clients(keeper.clone()));
+    actix_web::rt::spawn(clear_away(keeper));
     let handles = servers.iter().map(actix_web::dev::Server::handle).collect();
     Ok(Running {
         address,
@@ -410,6 +412,26 @@ async fn watch_clients(state: web::Data<AppState>) {
         let guessing = state.guessing.look(&state.store, &limits, now).await;
         if let Err(error) = looked.and(guessing) {
             tracing::debug!(%error, "whether clients changed could not be looked up");
+        }
+    }
+}
+
+/// Deletes what is over, on one node at a time.
+async fn clear_away(state: web::Data<AppState>) {
+    let mut ticks = tokio::time::interval(PRUNING_CHECK);
+    // The first one comes at once, and a start has better things to do.
+    ticks.tick().await;
+    while !state.stopping.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        let now = state.clock.now();
+        match prune_expired::run_if_due(&state.store, &state.config, now).await {
+            Ok(Some(outcome)) if outcome != prune_expired::Outcome::default() => {
+                tracing::info!(?outcome, "what is over was deleted")
+            }
+            Ok(_nothing_was_due) => {}
+            Err(error) => {
+                tracing::warn!(%error, "what is over could not be deleted; the next try is in a minute")
+            }
         }
     }
 }

@@ -2,44 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use diesel::sql_types::BigInt;
-use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
 use latchkey::seed::{Format, Seed};
 use serde_json::json;
 use url::Url;
 
 use crate::support::browser::Page;
 use crate::support::on_both_databases;
-use crate::support::op::{CALLBACK, Op, SECRET};
+use crate::support::op::{CALLBACK, SECRET};
 use crate::support::relying_party::part;
-
-#[derive(QueryableByName)]
-struct Count {
-    #[diesel(sql_type = BigInt)]
-    n: i64,
-}
-
-/// How many rows each table has; the tables are those of `schema.rs`.
-fn rows(op: &Op) -> BTreeMap<String, i64> {
-    let schema = include_str!("../src/store/schema.rs");
-    let tables = schema
-        .lines()
-        .filter_map(|line| line.trim().strip_suffix('{')?.split_once(" ("))
-        .map(|(name, _)| name.to_owned())
-        .collect::<Vec<_>>();
-    assert!(tables.len() > 10, "{tables:?}");
-    let count = move |conn: &mut latchkey::store::AnyConnection| {
-        tables
-            .iter()
-            .map(|name| {
-                let row: Count =
-                    sql_query(format!("SELECT COUNT(*) AS n FROM {name}")).get_result(conn)?;
-                Ok((name.clone(), row.n))
-            })
-            .collect()
-    };
-    op.store.read_blocking(count).unwrap()
-}
 
 /// It stopped on a page of ours, whatever the address was.
 fn assert_stopped(page: &Page, why: &str) {
@@ -229,7 +199,7 @@ on_both_databases! {
 
     fn an_anonymous_request_writes_no_row(op) {
         let rp = op.rp();
-        let before = rows(&op);
+        let before = op.rows();
         for url in [rp.authorize(&[]), rp.authorize(&[("prompt", "none")]), rp.clone().named("nobody").authorize(&[]), op.url("/"), op.url("/login")] {
             let mut browser = op.browser();
             let page = browser.get(&url);
@@ -238,7 +208,7 @@ on_both_databases! {
                 browser.submit(&page, &[("action", "cancel")]);
             }
         }
-        assert_eq!(rows(&op), before);
+        assert_eq!(op.rows(), before);
     }
 
     fn what_is_unknown_or_only_a_wish_causes_no_error(op) {

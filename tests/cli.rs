@@ -701,6 +701,22 @@ fn a_running_server_signs_with_the_new_key_when_the_rotation_returns_and_publish
 }
 
 #[test]
+fn what_is_over_is_deleted_beside_a_running_server() {
+    let place = Place::new();
+    let _server = place.serve();
+    let deleted = place.objects(&["gc"]);
+    assert_eq!(
+        deleted,
+        [json!({ "deleted": {
+            "sessions": 0, "grants": 0, "access_tokens": 0, "client_tokens": 0, "throttles": 0
+        } })]
+    );
+    let done = place.run(&["gc"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(done.out.starts_with("0 sessions deleted\n"), "{}", done.out);
+}
+
+#[test]
 fn a_rotation_without_haste_publishes_the_next_keys_only() {
     let place = Place::new();
     let server = place.serve();

@@ -34,6 +34,7 @@ mod nodes;
 mod openid_connect_rp;
 mod pages;
 mod prompt;
+mod pruning;
 mod refresh_token;
 mod revocation;
 mod secrets_at_rest;

@@ -8,6 +8,7 @@ mod clients;
 mod config;
 mod dev;
 mod failure;
+mod gc;
 mod healthcheck;
 mod keys;
 mod logging;
@@ -63,6 +64,8 @@ enum Verb {
     /// Signing keys.
     #[command(subcommand)]
     Keys(keys::Verb),
+    /// Delete what expired, at once and beside a server, which does so every few minutes.
+    Gc,
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -122,6 +125,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Users(verb) => users::run(&config, verb, format, out),
         Verb::Clients(verb) => clients::run(&config, verb, format, out),
         Verb::Keys(verb) => keys::run(&config, verb, format, out),
+        Verb::Gc => gc::run(&config, format, out),
         Verb::Healthcheck => healthcheck::run(&config, out),
         Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Version => unreachable!("done above"),
     }

@@ -28,6 +28,7 @@ pub use self::sources::Sources;
 use self::sources::{Given, gather, parse_value, read_secret};
 pub use self::values::{DatabaseUrl, Listen, LogFormat, LogLevel, NotAllowed, SecretKey};
 use crate::identity::password::{HashError, HashSettings, Policy};
+use crate::identity::session::Lifetimes;
 use crate::protocol::jose::algorithm::SigningAlgorithm;
 
 const MINUTE: u64 = 60;
@@ -259,6 +260,15 @@ impl Config {
         match draft.finish() {
             Some(config) if reader.findings.is_empty() => Ok(config),
             _ => Err(Findings::new(reader.findings)),
+        }
+    }
+
+    /// How long sign-ins last.
+    pub fn session_lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            idle: self.session.idle,
+            absolute: self.session.absolute,
+            remembered: self.session.remembered,
         }
     }
 

@@ -32,14 +32,26 @@ pub struct Lifetimes {
 impl Session {
     /// Whether it still counts: not ended, not idle for too long, not too old.
     pub fn is_alive(&self, lifetimes: &Lifetimes, now: Timestamp) -> bool {
-        let (idle, absolute) = if self.remembered {
-            (lifetimes.remembered, lifetimes.remembered)
-        } else {
-            (lifetimes.idle, lifetimes.absolute)
-        };
+        let (idle, absolute) = self.limits(lifetimes);
         self.ended_at.is_none()
             && now.since(self.last_seen_at) < idle
             && now.since(self.auth_time) < absolute
+    }
+
+    /// When it ends if nobody uses it, its person proves nothing again, and nobody ends it before.
+    pub fn ends_at(&self, lifetimes: &Lifetimes) -> Timestamp {
+        let (idle, absolute) = self.limits(lifetimes);
+        self.last_seen_at
+            .plus(idle)
+            .min(self.auth_time.plus(absolute))
+    }
+
+    fn limits(&self, lifetimes: &Lifetimes) -> (Duration, Duration) {
+        if self.remembered {
+            (lifetimes.remembered, lifetimes.remembered)
+        } else {
+            (lifetimes.idle, lifetimes.absolute)
+        }
     }
 
     /// Whether it is time to write down that it was used; not at every request, since each write costs a commit.

@@ -55,6 +55,15 @@ const MOST_DOUBLINGS: u32 = 6;
 /// After so long without an attempt everything is forgotten.
 const QUIET: Duration = Duration::from_secs(86_400);
 
+impl Limit {
+    /// How long after the beginning of its last window a counter says nothing any more.
+    pub fn memory(window: Duration) -> Duration {
+        window
+            .saturating_mul(1 << MOST_DOUBLINGS)
+            .saturating_add(QUIET)
+    }
+}
+
 impl Counter {
     /// Counts one attempt, or answers when the next one may be made.
     pub fn count(self, limit: Limit, now: Timestamp) -> Result<Self, Timestamp> {

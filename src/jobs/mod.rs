@@ -1,3 +1,4 @@
 //! Periodic work, callable from a test and from the command line.
 
+pub mod prune_expired;
 pub mod rotate_keys;

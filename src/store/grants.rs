@@ -123,6 +123,7 @@ pub fn insert(conn: &mut AnyConnection, grant: &Grant) -> Result<(), StoreError>
             t::offline.eq(grant.offline),
             t::created_at.eq(grant.created_at.seconds()),
             t::revoked_at.eq(None::<i64>),
+            t::prune_after.eq(grant.created_at.seconds()),
         )),
     )
 }
@@ -150,7 +151,10 @@ pub fn revoke(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool
             .filter(t::id.eq(id))
             .filter(t::revoked_at.is_null()),
     )
-    .set(t::revoked_at.eq(now.seconds()))
+    .set((
+        t::revoked_at.eq(now.seconds()),
+        t::prune_after.eq(now.seconds()),
+    ))
     .execute(conn)?;
     Ok(changed == 1)
 }
@@ -165,7 +169,10 @@ pub fn revoke_session(
         .filter(t::session_id.eq(session_id))
         .filter(t::offline.eq(false));
     Ok(diesel::update(of_session.filter(t::revoked_at.is_null()))
-        .set(t::revoked_at.eq(now.seconds()))
+        .set((
+            t::revoked_at.eq(now.seconds()),
+            t::prune_after.eq(now.seconds()),
+        ))
         .execute(conn)?)
 }
 
@@ -177,7 +184,10 @@ pub fn revoke_user(
 ) -> Result<usize, StoreError> {
     let of_user = t::table.filter(t::user_id.eq(user_id));
     Ok(diesel::update(of_user.filter(t::revoked_at.is_null()))
-        .set(t::revoked_at.eq(now.seconds()))
+        .set((
+            t::revoked_at.eq(now.seconds()),
+            t::prune_after.eq(now.seconds()),
+        ))
         .execute(conn)?)
 }
 

@@ -12,6 +12,7 @@ pub mod clients;
 pub mod consents;
 pub mod grants;
 pub mod properties;
+pub mod pruning;
 pub mod refresh_tokens;
 pub mod sessions;
 pub mod signing_keys;

@@ -25,6 +25,25 @@ pub fn increment(conn: &mut AnyConnection, name: &str) -> Result<(), StoreError>
     Ok(())
 }
 
+/// Puts a value in the place of the one that was read, unless somebody was quicker.
+pub fn replace(
+    conn: &mut AnyConnection,
+    name: &str,
+    old: Option<&str>,
+    new: &str,
+) -> Result<bool, StoreError> {
+    let changed = match old {
+        Some(old) => diesel::update(t::table.filter(t::name.eq(name)).filter(t::value.eq(old)))
+            .set(t::value.eq(new))
+            .execute(conn)?,
+        None => on_each!(conn, c => diesel::insert_into(t::table)
+            .values((t::name.eq(name), t::value.eq(new)))
+            .on_conflict_do_nothing()
+            .execute(c))?,
+    };
+    Ok(changed == 1)
+}
+
 /// Sets a value unless there is one, and answers the one that holds.
 pub fn find_or_set(
     conn: &mut AnyConnection,

@@ -79,6 +79,7 @@ diesel::table! {
         created_at -> BigInt,
         last_seen_at -> BigInt,
         ended_at -> Nullable<BigInt>,
+        prune_after -> BigInt,
     }
 }
 
@@ -107,6 +108,7 @@ diesel::table! {
         offline -> Bool,
         created_at -> BigInt,
         revoked_at -> Nullable<BigInt>,
+        prune_after -> BigInt,
     }
 }
 

@@ -72,6 +72,7 @@ pub fn insert(
             t::created_at.eq(session.created_at.seconds()),
             t::last_seen_at.eq(session.last_seen_at.seconds()),
             t::ended_at.eq(None::<i64>),
+            t::prune_after.eq(session.created_at.seconds()),
         ))
         .execute(conn)?;
     Ok(())
@@ -116,7 +117,10 @@ pub fn touch(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<(), S
 /// Ends it.
 pub fn end(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool, StoreError> {
     let changed = diesel::update(t::table.filter(t::id.eq(id)).filter(t::ended_at.is_null()))
-        .set(t::ended_at.eq(now.seconds()))
+        .set((
+            t::ended_at.eq(now.seconds()),
+            t::prune_after.eq(now.seconds()),
+        ))
         .execute(conn)?;
     Ok(changed == 1)
 }
@@ -132,7 +136,10 @@ pub fn end_all(
             .filter(t::user_id.eq(user_id))
             .filter(t::ended_at.is_null()),
     )
-    .set(t::ended_at.eq(now.seconds()))
+    .set((
+        t::ended_at.eq(now.seconds()),
+        t::prune_after.eq(now.seconds()),
+    ))
     .execute(conn)?)
 }
 

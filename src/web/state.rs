@@ -57,12 +57,7 @@ impl AppState {
 
     /// How long sign-ins last.
     pub(crate) fn session_lifetimes(&self) -> session::Lifetimes {
-        let session = &self.config.session;
-        session::Lifetimes {
-            idle: session.idle,
-            absolute: session.absolute,
-            remembered: session.remembered,
-        }
+        self.config.session_lifetimes()
     }
 
     /// How many failures are borne.

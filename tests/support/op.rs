@@ -1,5 +1,6 @@
 //! The product in this process: its real start-up, a database of its own, a clock that the test moves.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -10,17 +11,18 @@ use latchkey::client_cache::ClientCache;
 use latchkey::clock::Clock;
 use latchkey::config::{Config, Sources};
 use latchkey::hashing::HashingQueue;
+use latchkey::jobs::prune_expired::{self, Outcome};
 use latchkey::protocol::time::Timestamp;
 use latchkey::seed::{Format, Seed, Summary};
 use latchkey::startup::{self, Stopper};
-use latchkey::store::{Options, Store};
+use latchkey::store::{AnyConnection, Options, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::browser::Browser;
-use super::postgres;
 use super::relying_party::Rp;
 use super::wait::eventually;
+use super::{invariants, postgres};
 
 pub const EMAIL: &str = "alice@example.test";
 pub const PASSWORD: &str = "correct-horse-battery";
@@ -159,11 +161,38 @@ impl Op {
 
     /// Lets the server see at once what a test changed about clients, which it would by itself within a second.
     pub fn look_at_clients(&self) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(self.clients.refresh()).unwrap();
+        waiting_for(self.clients.refresh()).unwrap();
+    }
+
+    /// Clears away what is over, as a server does every few minutes.
+    pub fn prune(&self) -> Outcome {
+        waiting_for(prune_expired::run(
+            &self.store,
+            &self.config,
+            self.clock.now(),
+        ))
+        .unwrap()
+    }
+
+    /// How many rows each table has; the tables are those of `schema.rs`.
+    pub fn rows(&self) -> BTreeMap<String, i64> {
+        let schema = include_str!("../../src/store/schema.rs");
+        let tables = schema
+            .lines()
+            .filter_map(|line| line.trim().strip_suffix('{')?.split_once(" ("))
+            .map(|(name, _)| name.to_owned())
+            .collect::<Vec<_>>();
+        assert!(tables.len() > 10, "{tables:?}");
+        let count = move |conn: &mut AnyConnection| {
+            tables
+                .iter()
+                .map(|name| {
+                    let query = format!("SELECT COUNT(*) AS n FROM {name}");
+                    Ok((name.clone(), invariants::count(conn, &query)?))
+                })
+                .collect()
+        };
+        self.store.read_blocking(count).unwrap()
     }
 
     /// Makes a client from its metadata; what matters to no test has a value already.
@@ -179,6 +208,15 @@ impl Op {
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.issuer)
     }
+}
+
+/// Runs what a server would run, in this thread.
+pub fn waiting_for<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(work)
 }
 
 impl Server {
