@@ -1,4 +1,5 @@
-"""PyPI's Authlib: a code with PKCE, an ID token checked against the published keys, UserInfo."""
+"""PyPI's Authlib: a code with PKCE, an ID token checked against the published keys, UserInfo; refresh, introspection,
+revocation, sign-out, and a machine's own token."""
 
 import html
 import os
@@ -21,6 +22,9 @@ ISSUER, LOGIN, PASSWORD, SECRET = (
     os.environ[name] for name in ("ISSUER", "LOGIN", "PASSWORD", "SECRET")
 )
 CALLBACK = "http://localhost:9/callback"
+SIGNED_OUT = "http://localhost:9/signed-out"
+OFFLINE = "openid profile email offline_access"
+API = "https://orders.example/"
 SERVER = requests.get(f"{ISSUER}/.well-known/openid-configuration", timeout=20).json()
 
 
@@ -32,6 +36,10 @@ def main():
         )
     check("a public client with PKCE", lambda: sign_in("public", "none", None))
     check("a code works once", code_works_once)
+    check("refresh, also when the answer was lost, and a replay ends the family", refreshes)
+    check("introspection and revocation", introspects_and_revokes)
+    check("sign-out at the issuer, and back", signs_out)
+    check("a machine's own token for an API", gets_a_token_of_its_own)
 
 
 def check(title, body):
@@ -63,22 +71,92 @@ def sign_in(client_id, method, secret):
 
 def code_works_once():
     session, _token, _nonce, response, verifier = redeem("basic", "client_secret_basic", SECRET)
-    try:
-        session.fetch_token(
+    assert_refused(
+        lambda: session.fetch_token(
             SERVER["token_endpoint"], authorization_response=response, code_verifier=verifier
+        ),
+        "invalid_grant",
+    )
+
+
+def refreshes():
+    session, first, *_ = redeem("basic", "client_secret_basic", SECRET, OFFLINE)
+
+    def refresh(token):
+        return session.refresh_token(SERVER["token_endpoint"], refresh_token=token["refresh_token"])
+
+    second = refresh(first)
+    assert second["refresh_token"] != first["refresh_token"], "it was not rotated"
+    lost = refresh(first)
+    assert lost["refresh_token"] == second["refresh_token"], "a second branch"
+    third = refresh(second)
+    assert_refused(lambda: refresh(first), "invalid_grant")
+    assert_refused(lambda: refresh(third), "invalid_grant")
+
+
+def introspects_and_revokes():
+    session, token, *_ = redeem("post", "client_secret_post", SECRET, OFFLINE)
+
+    def is_active(kind):
+        answer = session.introspect_token(
+            SERVER["introspection_endpoint"], token=token[kind], token_type_hint=kind
         )
-    except OAuthError as error:
-        assert error.error == "invalid_grant", error
+        answer.raise_for_status()
+        return answer.json()["active"]
+
+    assert is_active("access_token") and is_active("refresh_token")
+    session.revoke_token(
+        SERVER["revocation_endpoint"],
+        token=token["refresh_token"],
+        token_type_hint="refresh_token",
+    ).raise_for_status()
+    assert not is_active("access_token") and not is_active("refresh_token")
+
+
+def signs_out():
+    browser = requests.Session()
+    session, token, *_ = redeem("basic", "client_secret_basic", SECRET, browser=browser)
+    url = requests.Request(
+        "GET",
+        SERVER["end_session_endpoint"],
+        params={
+            "id_token_hint": token["id_token"],
+            "post_logout_redirect_uri": SIGNED_OUT,
+            "state": "a state",
+        },
+    ).prepare().url
+    assert as_person(url, browser) == f"{SIGNED_OUT}?state=a+state"
+    answer = session.get(SERVER["userinfo_endpoint"], timeout=20)
+    assert answer.status_code == 401, answer.status_code
+
+
+def gets_a_token_of_its_own():
+    session = OAuth2Session("machine", SECRET, token_endpoint_auth_method="client_secret_basic")
+    token = session.fetch_token(
+        SERVER["token_endpoint"], grant_type="client_credentials", scope="orders.read", resource=API
+    )
+    assert token["scope"] == "orders.read" and "refresh_token" not in token, token
+    keys = KeySet.import_key_set(requests.get(SERVER["jwks_uri"], timeout=20).json())
+    signed = jwt.decode(token["access_token"], keys, algorithms=["RS256", "ES256", "EdDSA"])
+    assert signed.header["typ"] == "at+jwt", signed.header
+    assert (signed.claims["aud"], signed.claims["sub"]) == (API, "machine"), signed.claims
+
+
+def assert_refused(request, error):
+    try:
+        request()
+    except OAuthError as refused:
+        assert refused.error == error, refused
     else:
-        raise AssertionError("the code was redeemed twice")
+        raise AssertionError(f"no {error}")
 
 
-def redeem(client_id, method, secret):
+def redeem(client_id, method, secret, scope="openid profile email", browser=None):
     session = OAuth2Session(
         client_id,
         secret,
         token_endpoint_auth_method=method,
-        scope="openid profile email",
+        scope=scope,
         redirect_uri=CALLBACK,
         code_challenge_method="S256",
     )
@@ -86,7 +164,7 @@ def redeem(client_id, method, secret):
     url, state = session.create_authorization_url(
         SERVER["authorization_endpoint"], code_verifier=verifier, nonce=nonce
     )
-    response = as_person(url)
+    response = as_person(url, browser or requests.Session())
     answered = parse_qs(urlsplit(response).query)
     assert answered.get("iss") == [ISSUER], f"RFC 9207: {response}"
     token = session.fetch_token(
@@ -98,9 +176,8 @@ def redeem(client_id, method, secret):
     return session, token, nonce, response, verifier
 
 
-def as_person(url):
+def as_person(url, browser):
     """Signs in and allows whatever is asked; answers where the browser left the issuer."""
-    browser = requests.Session()
     fields = None
     for _step in range(15):
         if fields is None:

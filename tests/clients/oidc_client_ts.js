@@ -54,6 +54,34 @@ async function checks() {
     assert.deepEqual(await browser.errors(), []);
   });
 
+  await check("oidc-client-ts: a refresh token renews without a page, twice", async () => {
+    for (const turn of [1, 2]) {
+      await browser.click("#renew");
+      assert.equal(await browser.text(`#renewed-${turn}`), "new tokens");
+    }
+    assert.deepEqual(await browser.errors(), []);
+  });
+
+  await check("oidc-client-ts: sign-out at the issuer, and back", async () => {
+    await browser.click("#sign-out");
+    assert.equal(await browser.text("#signed-out"), "nobody");
+    assert.equal((await browser.address()).split("?")[0], `${SPA}/signed-out`);
+    assert.deepEqual(await browser.errors(), []);
+  });
+
+  await check("oidc-client-ts: revocation across origins", async () => {
+    await browser.open(`${SPA}/`);
+    await browser.click("#sign-in");
+    await browser.type("input[name=login]", LOGIN);
+    await browser.type("input[name=password]", PASSWORD);
+    await browser.click("#login-submit");
+    await browser.click("#revoke");
+    assert.equal(await browser.text("#revoked"), "400 invalid_grant 401");
+    // The two refusals that were asked for are in the console; a request that the policy blocks would have another text.
+    const expected = (line) => /status of 40[01]/.test(line);
+    assert.deepEqual((await browser.errors()).filter((line) => !expected(line)), []);
+  });
+
   await check("a browser: response_mode=form_post posts itself", async () => {
     const query = new URLSearchParams({
       client_id: "spa",
@@ -76,6 +104,7 @@ async function serve() {
   const files = {
     "/": ["text/html", page],
     "/callback": ["text/html", page],
+    "/signed-out": ["text/html", page],
     "/spa.js": ["text/javascript", await readFile(new URL("./spa.js", import.meta.url))],
     "/oidc-client-ts.js": ["text/javascript", await readFile(LIBRARY)],
   };
