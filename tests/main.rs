@@ -25,6 +25,7 @@ mod crash;
 mod dev_app;
 mod discovery;
 mod end_session;
+mod examples;
 mod introspection;
 mod keys;
 mod lost_answer;

@@ -70,7 +70,7 @@ pub fn assert_ended(rp: &Rp, answers: &[&Answer]) {
     }
 }
 
-fn sign_out(browser: &mut Browser) {
+pub fn sign_out(browser: &mut Browser) {
     let page = browser.get("/");
     let session = page
         .attribute("input[name=session]", "value")

@@ -50,6 +50,11 @@ impl App {
     /// Waits until the browser is back with an answer.
     pub fn arrival(&self, browser: &Chromium) -> Arrival {
         browser.wait_for("#app");
+        self.next()
+    }
+
+    /// Waits for an answer.
+    pub fn next(&self) -> Arrival {
         self.arrivals
             .recv_timeout(Duration::from_secs(20))
             .expect("the browser brought an answer")
