@@ -36,6 +36,7 @@ mod openid_connect_rp;
 mod pages;
 mod prompt;
 mod pruning;
+mod refresh_model;
 mod refresh_token;
 mod revocation;
 mod secrets_at_rest;
