@@ -537,4 +537,15 @@ on_both_databases! {
         assert!(grant_types.contains(&json!("refresh_token")));
         assert!(document["scopes_supported"].as_array().unwrap().contains(&json!("offline_access")));
     }
+
+    fn b6_a_retry_never_brings_a_token_that_has_expired(op) {
+        let tokens = json!({ "refresh_idle": "60s", "refresh_retry_window": "300s" });
+        let rp = notes(&op, json!({ "tokens": tokens }));
+        let first = connect(&mut op.browser(), &rp, OFFLINE);
+        refreshed(&rp, first.refresh_token());
+        op.clock.advance(Duration::from_secs(59));
+        refreshed(&rp, first.refresh_token());
+        op.clock.advance(Duration::from_secs(1));
+        assert_eq!(rp.refresh(first.refresh_token(), &[]).error(), (400, "invalid_grant"));
+    }
 }

@@ -50,11 +50,20 @@ pub fn find(
     };
     let redemption = match redeemed_at {
         None => None,
-        Some(at) => Some(Redemption {
-            at: to_time(at),
-            from: redeemed_from.and_then(|bytes| bytes.try_into().ok()),
-            successor_redeemed: is_redeemed(conn, successor)?,
-        }),
+        Some(at) => {
+            let successor = state(conn, successor)?;
+            // Gone already: the family is over, and its tokens are being cleared away.
+            let (successor_redeemed, successor_expires_at) = successor
+                .map_or((true, at), |(redeemed_at, expires_at)| {
+                    (redeemed_at.is_some(), expires_at)
+                });
+            Some(Redemption {
+                at: to_time(at),
+                from: redeemed_from.and_then(|bytes| bytes.try_into().ok()),
+                successor_redeemed,
+                successor_expires_at: to_time(successor_expires_at),
+            })
+        }
     };
     Ok(Some(IssuedRefreshToken {
         grant_id,
@@ -131,13 +140,15 @@ pub fn note_elsewhere(
     Ok(())
 }
 
-fn is_redeemed(conn: &mut AnyConnection, token: &TokenHash) -> Result<bool, StoreError> {
-    let found: Option<String> = one(
+/// Whether a token was used, and when it expires.
+fn state(
+    conn: &mut AnyConnection,
+    token: &TokenHash,
+) -> Result<Option<(Option<i64>, i64)>, StoreError> {
+    one(
         conn,
         t::table
             .filter(t::token_hash.eq(token.as_bytes().as_slice()))
-            .filter(t::redeemed_at.is_not_null())
-            .select(t::grant_id),
-    )?;
-    Ok(found.is_some())
+            .select((t::redeemed_at, t::expires_at)),
+    )
 }

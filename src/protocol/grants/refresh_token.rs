@@ -54,6 +54,8 @@ pub struct Redemption {
     pub from: Option<[u8; 32]>,
     /// Whether the token that came out of it was used in its turn.
     pub successor_redeemed: bool,
+    /// When that token expires; a retry must not bring one that has.
+    pub successor_expires_at: Timestamp,
 }
 
 /// What a use of a token means.
@@ -114,6 +116,9 @@ pub fn judge(
     let in_time = !limits.retry_window.is_zero() && now.since(redemption.at) <= limits.retry_window;
     if !in_time || redemption.successor_redeemed {
         return Verdict::Replayed;
+    }
+    if now >= redemption.successor_expires_at {
+        return Verdict::Refuse(unknown());
     }
     // A confidential client's token is of no use without its secret, so where it comes from says nothing.
     let elsewhere = client.is_public() && redemption.from.as_ref() != from;
@@ -179,6 +184,7 @@ mod tests {
             at: Timestamp::from_seconds(100),
             from: Some([1; 32]),
             successor_redeemed,
+            successor_expires_at: Timestamp::from_seconds(1_100),
         })
     }
 
@@ -213,6 +219,22 @@ mod tests {
             verdict(&token(None, 0), 1, 1_000),
             Verdict::Refuse(_)
         ));
+    }
+
+    #[test]
+    fn a_retry_brings_no_token_that_has_expired() {
+        let soon = Redemption {
+            at: Timestamp::from_seconds(100),
+            from: Some([1; 32]),
+            successor_redeemed: false,
+            successor_expires_at: Timestamp::from_seconds(130),
+        };
+        let token = token(Some(soon), 0);
+        assert_eq!(
+            verdict(&token, 1, 129),
+            Verdict::Repeat { elsewhere: false }
+        );
+        assert_eq!(verdict(&token, 1, 130), Verdict::Refuse(unknown()));
     }
 
     #[test]
