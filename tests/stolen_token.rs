@@ -1,16 +1,22 @@
 //! A refresh token in two hands: whoever comes second, and whenever, ends it for both, and for good.
 //! RFC 9700 §4.14.2; RFC 6819 §5.2.2.3.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
+use diesel::{RunQueryDsl as _, sql_query};
 use latchkey::clock::Clock;
 use serde_json::json;
 
 use crate::refresh_token::{OFFLINE, assert_ended, connect, notes, refreshed, spa};
 use crate::support::invariants::assert_sound;
 use crate::support::on_both_databases;
-use crate::support::op::Op;
-use crate::support::relying_party::{Answer, Rp};
+use crate::support::op::{Op, SECRET};
+use crate::support::relying_party::{Answer, Rp, VERIFIER};
+use crate::support::wait::{eventually, pause};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -52,6 +58,62 @@ fn in_step(one: &Rp, two: &Rp, first: &Answer, rotations: usize) -> Option<Answe
     }
     let copy = two.refresh(&before, &[]);
     (copy.status == 200).then_some(current)
+}
+
+/// More than the server has threads for its database.
+const CROWD: usize = 40;
+
+/// Meanwhile every write waits: a lock is held, and others stand before it.
+fn while_nobody_can_write(op: &Op, rp: &Rp, act: impl FnOnce()) {
+    let first = connect(&mut op.browser(), rp, OFFLINE);
+    let spent = refreshed(rp, first.refresh_token());
+    refreshed(rp, spent.refresh_token());
+    let (store, (held, is_held), (release, released)) =
+        (op.store.clone(), mpsc::channel(), mpsc::channel());
+    let holder = thread::spawn(move || {
+        store.write_blocking(move |tx| {
+            sql_query("UPDATE grants SET scope = scope").execute(tx)?;
+            held.send(()).unwrap();
+            let _in_time = released.recv_timeout(Duration::from_secs(4));
+            Ok(())
+        })
+    });
+    is_held.recv().unwrap();
+    thread::scope(|scope| {
+        // Each of them is a replay, which has something to write.
+        for _ in 0..CROWD {
+            scope.spawn(|| rp.refresh(first.refresh_token(), &[]));
+        }
+        pause(Duration::from_millis(500));
+        act();
+        release.send(()).unwrap();
+    });
+    holder.join().unwrap().unwrap();
+}
+
+/// A token request whose sender is gone before the answer could be ready.
+fn send_and_hang_up(rp: &Rp, form: &[(&str, &str)]) {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    let body = body
+        .extend_pairs(form)
+        .extend_pairs([
+            ("client_id", rp.client_id.as_str()),
+            ("client_secret", SECRET),
+        ])
+        .finish();
+    let (_, port) = rp.issuer.rsplit_once(':').unwrap();
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    // Closing is a reset, which the server sees at once.
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    let request = format!(
+        "POST /token HTTP/1.1\r\nhost: localhost:{port}\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    pause(Duration::from_millis(300));
+    drop(stream);
+    pause(Duration::from_millis(300));
 }
 
 on_both_databases! {
@@ -196,5 +258,34 @@ on_both_databases! {
         assert!(in_step(&owner, &thief, &last, 1).is_none());
         op.clock.advance(DAY);
         assert_ended(&owner, &[&last, &first]);
+    }
+
+    fn b5_a_thief_who_does_not_wait_for_the_answer_is_found_too(op) {
+        let rp = notes(&op, json!({}));
+        let stolen = connect(&mut op.browser(), &rp, OFFLINE);
+        let second = refreshed(&rp, stolen.refresh_token());
+        let third = refreshed(&rp, second.refresh_token());
+        while_nobody_can_write(&op, &rp, || {
+            send_and_hang_up(&rp, &[("grant_type", "refresh_token"), ("refresh_token", stolen.refresh_token())]);
+        });
+        eventually("the family has ended", || {
+            (rp.introspect(third.refresh_token()).json["active"] == false).then_some(())
+        });
+        assert_ended(&rp, &[&third, &second]);
+    }
+
+    fn b1_a_code_that_is_replayed_by_somebody_who_does_not_wait_is_a_replay_too(op) {
+        let rp = notes(&op, json!({}));
+        let code = op.browser().complete(&rp.authorize_with_pkce(&[("scope", OFFLINE)])).code();
+        let tokens = rp.exchange_with_pkce(&code);
+        while_nobody_can_write(&op, &rp, || {
+            let form = [
+                ("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", &rp.redirect_uri), ("code_verifier", VERIFIER),
+            ];
+            send_and_hang_up(&rp, &form);
+        });
+        eventually("the family has ended", || {
+            (rp.introspect(tokens.refresh_token()).json["active"] == false).then_some(())
+        });
     }
 }

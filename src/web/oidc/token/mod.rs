@@ -39,24 +39,41 @@ type Tokens = Map<String, Value>;
 
 async fn dispatch(
     request: &HttpRequest,
-    state: &AppState,
+    state: &web::Data<AppState>,
     parameters: &Parameters,
     client: &Arc<Client>,
-) -> Result<Result<Tokens, OAuthError>, Fault> {
+) -> Outcome {
     let grant_type = match grant_type(parameters, client) {
         Ok(grant_type) => grant_type,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    let (state, parameters, client) = (state.clone(), parameters.clone(), client.clone());
     match grant_type {
         GrantType::AuthorizationCode => {
-            authorization_code::exchange(state, parameters, client).await
+            to_the_end(
+                async move { authorization_code::exchange(&state, &parameters, &client).await },
+            )
+            .await
         }
         GrantType::RefreshToken => {
-            let from = refresh_token::origin(state, request, client);
-            refresh_token::refresh(state, parameters, client, from).await
+            let from = refresh_token::origin(&state, request, &client);
+            to_the_end(
+                async move { refresh_token::refresh(&state, &parameters, &client, from).await },
+            )
+            .await
         }
-        GrantType::ClientCredentials => client_credentials::issue(state, parameters, client).await,
+        GrantType::ClientCredentials => {
+            client_credentials::issue(&state, &parameters, &client).await
+        }
     }
+}
+
+type Outcome = Result<Result<Tokens, OAuthError>, Fault>;
+
+/// Goes on when whoever asked hangs up: a thief must not be able to use a token in a way that nobody notices.
+async fn to_the_end(work: impl Future<Output = Outcome> + 'static) -> Outcome {
+    let ended = actix_web::rt::spawn(work).await;
+    ended.unwrap_or(Err(Fault::Other("a token request was broken off")))
 }
 
 /// What is asked for, if this client may.
