@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::client_secret::ClientSecret;
+use crate::protocol::time::Timestamp;
 use crate::store::{AnyConnection, Store, StoreError, client_secrets, clients};
 
 /// The cache; every clone is the same one.
@@ -22,6 +23,7 @@ pub struct ClientCache {
 #[derive(Debug)]
 pub struct KnownClient {
     pub client: Arc<Client>,
+    pub created_at: Timestamp,
     pub secrets: Vec<ClientSecret>,
 }
 
@@ -104,11 +106,12 @@ impl ClientCache {
 }
 
 fn load(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<KnownClient>, StoreError> {
-    let Some(client) = clients::find(conn, id)? else {
+    let Some((client, created_at)) = clients::find_with_age(conn, id)? else {
         return Ok(None);
     };
     Ok(Some(KnownClient {
         client: Arc::new(client),
+        created_at,
         secrets: client_secrets::list(conn, id)?,
     }))
 }

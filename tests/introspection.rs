@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use latchkey::protocol::client::ClientId;
+use latchkey::store::clients;
 use serde_json::{Value, json};
 
 use crate::support::on_both_databases;
@@ -167,6 +169,22 @@ on_both_databases! {
         assert_eq!(all(&tokens), [true; 3]);
         op.seed(json!({ "users": [{ "email": EMAIL, "disabled": true }] }));
         assert_eq!(all(&tokens), [false; 3], "the person is switched off");
+    }
+
+    fn b13_a_client_that_was_deleted_does_not_live_on_in_another_of_its_name(op) {
+        let (notes, _, api) = apps(&op, json!({}));
+        let token = notes.client_credentials(&[]);
+        assert_eq!(api.introspect(token.access_token()).json["active"], true);
+        op.store
+            .write_blocking(|tx| clients::delete(tx, &ClientId::from_request("notes")))
+            .unwrap();
+        op.clock.advance(Duration::from_secs(11));
+        let (notes, _, api) = apps(&op, json!({}));
+        for asker in [&notes, &api] {
+            assert_eq!(asker.introspect(token.access_token()).json, json!({ "active": false }));
+        }
+        let token = notes.client_credentials(&[]);
+        assert_eq!(api.introspect(token.access_token()).json["active"], true);
     }
 
     fn a_request_without_a_token_is_refused(op) {

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::columns::{from_json, to_json};
+use super::columns::{from_json, to_json, to_time};
 use super::query::one;
 use super::schema::{client_origins, clients as t};
 use super::{AnyConnection, StoreError, on_each, properties};
@@ -24,14 +24,23 @@ pub(super) fn note_change(conn: &mut AnyConnection) -> Result<(), StoreError> {
 
 /// A client that is switched on; one that is switched off is as good as unknown.
 pub fn find(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<Client>, StoreError> {
-    let metadata: Option<String> = one(
+    Ok(find_with_age(conn, id)?.map(|(client, _)| client))
+}
+
+/// The same with the time of its creation, after which everything of it was issued: an id may have been another's before.
+pub fn find_with_age(
+    conn: &mut AnyConnection,
+    id: &ClientId,
+) -> Result<Option<(Client, Timestamp)>, StoreError> {
+    let row: Option<(String, i64)> = one(
         conn,
         t::table
             .filter(t::client_id.eq(id.as_str()))
             .filter(t::disabled.eq(false))
-            .select(t::metadata),
+            .select((t::metadata, t::created_at)),
     )?;
-    metadata.map(|text| from_json(&text)).transpose()
+    row.map(|(metadata, created_at)| Ok((from_json(&metadata)?, to_time(created_at))))
+        .transpose()
 }
 
 /// The same, and until the transaction ends nobody else changes the client or counts its secrets.

@@ -1,6 +1,7 @@
 //! Introspection: is this token good? RFC 7662. The answer comes from the database, so that what was ended is refused at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -15,6 +16,9 @@ use crate::protocol::parameters::Parameters;
 use crate::web::error::{self, Fault};
 use crate::web::extract::client;
 use crate::web::state::AppState;
+
+/// Of the nodes, at the most.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(10);
 
 /// Answers a client that has a secret; what does not concern it is not active.
 pub(in crate::web) async fn post(
@@ -58,7 +62,7 @@ async fn describe(
 ) -> Result<Option<Value>, Fault> {
     let now = state.clock.now();
     let issuer = state.issuer();
-    let (issued_to, answer) = match found {
+    let (issued_to, issued_at, answer) = match found {
         IssuedToken::Access(token, grant) => {
             let is_told = token.is_live(now)
                 && introspection::concerns(asker, &grant.client_id, &token.audience);
@@ -66,7 +70,7 @@ async fn describe(
                 return Ok(None);
             }
             let answer = introspection::of_access_token(&token, &grant, issuer);
-            (grant.client_id, answer)
+            (grant.client_id, None, answer)
         }
         IssuedToken::OfClient { token, revoked } => {
             let is_live = !revoked && now < token.expires_at;
@@ -76,7 +80,7 @@ async fn describe(
                 return Ok(None);
             }
             let answer = introspection::of_client_token(&token, issuer);
-            (token.client_id, answer)
+            (token.client_id, Some(token.issued_at), answer)
         }
         IssuedToken::Refresh(token) => {
             let is_unspent = token.redemption.is_none() && now < token.expires_at;
@@ -87,7 +91,11 @@ async fn describe(
             return Ok(family.map(|grant| introspection::of_refresh_token(&token, &grant, issuer)));
         }
     };
-    // The tokens of a client that was switched off are worth nothing.
-    let is_there = issued_to == asker.client_id || state.clients.find(&issued_to).await?.is_some();
-    Ok(is_there.then_some(answer))
+    // The tokens of a client that was switched off are worth nothing. Those of an earlier client of its id went with that
+    // one, except what is written down nowhere.
+    let known = state.clients.find(&issued_to).await?;
+    let is_its_own = known.is_some_and(|known| {
+        issued_at.is_none_or(|at| known.created_at.minus(CLOCKS_DIFFER) <= at)
+    });
+    Ok(is_its_own.then_some(answer))
 }
