@@ -50,6 +50,8 @@ const CLIENT_FIELDS: &[&str] = &[
     "response_types",
     "grant_types",
     "token_endpoint_auth_method",
+    "token_endpoint_auth_signing_alg",
+    "jwks",
     "id_token_signed_response_alg",
     "default_max_age",
     "default_acr_values",
@@ -604,8 +606,8 @@ fn put_client(
         clients::put(tx, &app.client, now)?;
     }
     // A client that had one before may have lost its last on purpose, so it gets none unasked.
-    let needs_one = is_new || earlier.is_some_and(|earlier| earlier.is_public());
-    let (secret_changed, made) = if app.client.is_public() {
+    let needs_one = is_new || earlier.is_some_and(|earlier| !earlier.has_secret());
+    let (secret_changed, made) = if !app.client.has_secret() {
         (client_secrets::remove_all(tx, id)?, false)
     } else if app.secret.is_some() {
         (client_secrets::put_from_file(tx, id, secret, now)?, false)

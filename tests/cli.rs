@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, SqliteConnection};
+use latchkey::protocol::jose::{KeyPair, SigningAlgorithm};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -701,6 +702,62 @@ fn a_running_server_signs_with_the_new_key_when_the_rotation_returns_and_publish
 }
 
 #[test]
+fn a_client_that_signs_is_made_from_a_file_with_its_keys_and_has_no_secret() {
+    let place = Place::new();
+    let key = KeyPair::generate(SigningAlgorithm::Es256).unwrap();
+    place.write(
+        "keys.json",
+        &json!({ "keys": [key.public_jwk()] }).to_string(),
+    );
+    let create = |file: &str| {
+        place.run(&[
+            "clients",
+            "create",
+            "--id",
+            "signer",
+            "--jwks",
+            file,
+            "--redirect-uri",
+            "https://rp.example/callback",
+        ])
+    };
+    for (file, content, said) in [
+        ("none.json", None, "none.json can't be read"),
+        ("text.json", Some("keys"), "text.json is no JSON"),
+        (
+            "other.json",
+            Some("{}"),
+            "jwks: is an object with a list of keys",
+        ),
+    ] {
+        if let Some(content) = content {
+            place.write(file, content);
+        }
+        let refused = create(file);
+        assert_eq!(
+            (refused.code, refused.out.as_str()),
+            (Some(1), ""),
+            "{file}"
+        );
+        assert!(refused.err.contains(said), "{}", refused.err);
+    }
+    let made = create("keys.json");
+    assert_eq!(
+        (made.code, made.out.as_str()),
+        (Some(0), "client_id=signer\n"),
+        "{}",
+        made.err
+    );
+    let shown = place.objects(&["clients", "show", "signer"]);
+    assert_eq!(shown[0]["token_endpoint_auth_method"], "private_key_jwt");
+    assert_eq!(shown[0]["jwks"][0]["kid"], key.kid());
+    assert_eq!(shown[0]["secrets"], json!([]));
+    let refused = place.run(&["clients", "add-secret", "signer"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("has no secret"), "{}", refused.err);
+}
+
+#[test]
 fn what_is_over_is_deleted_beside_a_running_server() {
     let place = Place::new();
     let _server = place.serve();
@@ -708,7 +765,8 @@ fn what_is_over_is_deleted_beside_a_running_server() {
     assert_eq!(
         deleted,
         [json!({ "deleted": {
-            "sessions": 0, "grants": 0, "access_tokens": 0, "client_tokens": 0, "throttles": 0
+            "sessions": 0, "grants": 0, "access_tokens": 0, "client_tokens": 0, "client_assertions": 0,
+            "throttles": 0
         } })]
     );
     let done = place.run(&["gc"]);

@@ -219,7 +219,7 @@ on_both_databases! {
     fn a_public_client_and_an_unknown_one_get_no_secret(op) {
         op.client(json!({ "client_id": "rp", "token_endpoint_auth_method": "none" }));
         assert_eq!(secrets(&op), [], "and a client that became public keeps none");
-        assert_eq!(add(&op, "next", NEXT, None), Err(NotAdded::PublicClient));
+        assert_eq!(add(&op, "next", NEXT, None), Err(NotAdded::NoSecrets));
         let now = op.clock.now();
         op.store.write_blocking(move |tx| clients::delete(tx, &rp())).unwrap();
         op.look_at_clients();

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use latchkey::protocol::jose::{KeyPair, Signer, SigningAlgorithm, Typ};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::on_both_databases;
 use crate::support::op::{CALLBACK, Op, SECRET};
 use crate::support::relying_party::part;
+
+const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 const OPENID: &str = "/.well-known/openid-configuration";
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
@@ -171,9 +174,19 @@ on_both_databases! {
                       "urn:ietf:params:oauth:grant-type:jwt-bearer", "Authorization_Code"] {
             assert_eq!(rp.exchange("x", &[("grant_type", grant)]).error(), (400, "unsupported_grant_type"), "{grant}");
         }
+        assert_eq!(
+            list(&document, "token_endpoint_auth_methods_supported"),
+            ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
+        );
+        for endpoint in ["token", "introspection", "revocation"] {
+            let algorithms = format!("{endpoint}_endpoint_auth_signing_alg_values_supported");
+            assert_eq!(list(&document, &algorithms), ["RS256", "PS256", "ES256", "EdDSA"]);
+        }
+        let key = KeyPair::generate(SigningAlgorithm::Es256).unwrap();
         for method in list(&document, "token_endpoint_auth_methods_supported") {
-            let secret = (method != "none").then_some(SECRET);
-            op.client(json!({ "client_id": method, "client_secret": secret, "token_endpoint_auth_method": method }));
+            let secret = method.starts_with("client_secret").then_some(SECRET);
+            let jwks = (method == "private_key_jwt").then(|| json!({ "keys": [key.public_jwk()] }));
+            op.client(json!({ "client_id": method, "client_secret": secret, "jwks": jwks, "token_endpoint_auth_method": method }));
             let client = rp.clone().named(&method);
             let code = browser.complete(&client.authorize_with_pkce(&[])).code();
             let form = vec![("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", CALLBACK),
@@ -182,11 +195,17 @@ on_both_databases! {
             let answer = match method.as_str() {
                 "client_secret_basic" => post.basic_auth(&method, Some(SECRET)).form(&form),
                 "client_secret_post" => post.form(&[form, vec![("client_id", &method), ("client_secret", SECRET)]].concat()),
+                "private_key_jwt" => {
+                    let now = op.clock.now().seconds();
+                    let claims = json!({ "iss": method, "sub": method, "aud": op.issuer, "exp": now + 60, "jti": "one" });
+                    let assertion = Signer::new(&key).unwrap().sign(Typ::IdToken, &claims).unwrap();
+                    post.form(&[form, vec![("client_assertion_type", ASSERTION), ("client_assertion", &assertion)]].concat())
+                }
                 _ => post.form(&[form, vec![("client_id", &method)]].concat()),
             };
             assert_eq!(rp.answer(answer).status, 200, "{method}");
         }
-        let assertion = [("client_assertion", "e30.e30."), ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")];
+        let assertion = [("client_assertion", "e30.e30."), ("client_assertion_type", ASSERTION)];
         assert_eq!(rp.clone().public().exchange("x", &assertion).error(), (401, "invalid_client"));
     }
 

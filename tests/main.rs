@@ -18,6 +18,7 @@ mod authorization_response;
 mod browser_session;
 mod chromium;
 mod cli;
+mod client_assertion;
 mod client_credentials;
 mod clients;
 mod cors;

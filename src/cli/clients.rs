@@ -1,6 +1,8 @@
 //! `latchkey clients …`.
 
+use std::fs;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -67,6 +69,9 @@ pub(super) struct New {
     /// It runs where a secret can't be kept, as in a browser: no secret, PKCE always.
     #[arg(long)]
     public: bool,
+    /// It signs assertions in place of a secret (`private_key_jwt`): a JSON file with its public keys (a JWK set).
+    #[arg(long, value_name = "FILE", conflicts_with = "public")]
+    jwks: Option<PathBuf>,
     /// It runs on the person's own machine: loopback redirects and schemes of its own.
     #[arg(long)]
     native: bool,
@@ -113,7 +118,8 @@ fn create(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let id = new.id.clone().unwrap_or_else(random::id);
-    let seed = Seed::of_new_client(metadata(new, &id), config)?;
+    let jwks = new.jwks.as_deref().map(read_keys).transpose()?;
+    let seed = Seed::of_new_client(metadata(new, jwks, &id), config)?;
     let store = startup::open(config, false)?.store;
     let summary = seed.apply(&store, config, Clock::system().now())?;
     let secret = summary.new_secrets.first().map(|(_, secret)| secret);
@@ -133,6 +139,14 @@ fn create(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn read_keys(file: &Path) -> Result<Value, Failure> {
+    let shown = file.display();
+    let text =
+        fs::read(file).map_err(|error| Failure::new(format!("{shown} can't be read: {error}")))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Failure::new(format!("{shown} is no JSON: {error}")))
 }
 
 fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode, Failure> {
@@ -299,7 +313,12 @@ fn life_of_a_secret(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a duration such as 12h or 90d, at most 3650d".to_owned())
 }
 
-fn metadata(new: New, id: &str) -> ClientMetadata {
+fn metadata(new: New, jwks: Option<Value>, id: &str) -> ClientMetadata {
+    let method = match (new.public, &jwks) {
+        (true, _) => Some("none"),
+        (false, Some(_)) => Some("private_key_jwt"),
+        (false, None) => None,
+    };
     let grant_types: Option<&[GrantType]> = match (new.machine, new.refresh_tokens) {
         (true, _) => Some(&[GrantType::ClientCredentials]),
         (false, true) => Some(&[GrantType::AuthorizationCode, GrantType::RefreshToken]),
@@ -310,7 +329,8 @@ fn metadata(new: New, id: &str) -> ClientMetadata {
         client_name: new.name,
         redirect_uris: new.redirect_uris,
         post_logout_redirect_uris: new.post_logout_redirect_uris,
-        token_endpoint_auth_method: new.public.then(|| "none".to_owned()),
+        token_endpoint_auth_method: method.map(str::to_owned),
+        jwks,
         application_type: new.native.then(|| "native".to_owned()),
         scope: new.scope,
         allowed_cors_origins: Some(new.cors_origins),

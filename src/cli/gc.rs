@@ -26,6 +26,7 @@ pub(super) fn run(
         ("grants and refresh tokens", outcome.grants),
         ("access tokens", outcome.access_tokens),
         ("tokens of clients", outcome.client_tokens),
+        ("used client assertions", outcome.client_assertions),
         ("counters of failures", outcome.throttles),
     ];
     match format {

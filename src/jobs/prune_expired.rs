@@ -27,6 +27,7 @@ pub struct Outcome {
     pub grants: usize,
     pub access_tokens: usize,
     pub client_tokens: usize,
+    pub client_assertions: usize,
     pub throttles: usize,
 }
 
@@ -50,6 +51,8 @@ pub async fn run(store: &Store, config: &Config, now: Timestamp) -> Result<Outco
     Ok(Outcome {
         access_tokens: in_batches(store, move |tx| pruning::access_tokens(tx, over_by)).await?,
         client_tokens: in_batches(store, move |tx| pruning::client_tokens(tx, over_by)).await?,
+        client_assertions: in_batches(store, move |tx| pruning::client_assertions(tx, over_by))
+            .await?,
         throttles: in_batches(store, move |tx| pruning::throttles(tx, counters_by)).await?,
         // Before the grants, some of which wait for them.
         sessions: in_batches(store, move |tx| pruning::sessions(tx, &lifetimes, over_by)).await?,

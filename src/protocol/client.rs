@@ -5,11 +5,12 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use url::Url;
 
 use super::claims;
 use super::grants::GrantType;
-use super::jose::SigningAlgorithm;
+use super::jose::{ClientKey, SigningAlgorithm};
 use super::redirect_uri::RedirectUri;
 use super::resource;
 use super::scope::{self, Scope};
@@ -45,19 +46,27 @@ pub enum AuthMethod {
     ClientSecretBasic,
     /// In the body. Stands for `client_secret_basic` too.
     ClientSecretPost,
+    /// An assertion that it signed with a key of its `jwks`.
+    PrivateKeyJwt,
     /// A public client: it has no secret to keep.
     None,
 }
 
 impl AuthMethod {
     /// Every method that the token endpoint accepts.
-    pub const ALL: &[Self] = &[Self::ClientSecretBasic, Self::ClientSecretPost, Self::None];
+    pub const ALL: &[Self] = &[
+        Self::ClientSecretBasic,
+        Self::ClientSecretPost,
+        Self::PrivateKeyJwt,
+        Self::None,
+    ];
 
     /// The registered name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ClientSecretBasic => "client_secret_basic",
             Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
             Self::None => "none",
         }
     }
@@ -99,6 +108,12 @@ pub struct Client {
     pub post_logout_redirect_uris: Vec<RedirectUri>,
     pub grant_types: Vec<GrantType>,
     pub token_endpoint_auth_method: AuthMethod,
+    /// The only algorithm that its assertions may be signed with; otherwise each that its keys are for.
+    #[serde(default)]
+    pub token_endpoint_auth_signing_alg: Option<SigningAlgorithm>,
+    /// With which it signs assertions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jwks: Vec<ClientKey>,
     pub id_token_signed_response_alg: SigningAlgorithm,
     pub default_max_age: Option<u64>,
     pub default_acr_values: Vec<String>,
@@ -131,7 +146,15 @@ pub struct Lifetimes {
 }
 
 impl Client {
-    /// Whether it has no secret (RFC 6749 §2.1).
+    /// Whether it proves itself with a secret.
+    pub fn has_secret(&self) -> bool {
+        matches!(
+            self.token_endpoint_auth_method,
+            AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost
+        )
+    }
+
+    /// Whether it can't prove itself at all (RFC 6749 §2.1).
     pub fn is_public(&self) -> bool {
         self.token_endpoint_auth_method == AuthMethod::None
     }
@@ -201,6 +224,8 @@ pub struct ClientMetadata {
     pub response_types: Option<Vec<String>>,
     pub grant_types: Option<Vec<String>>,
     pub token_endpoint_auth_method: Option<String>,
+    pub token_endpoint_auth_signing_alg: Option<String>,
+    pub jwks: Option<Value>,
     pub id_token_signed_response_alg: Option<String>,
     pub default_max_age: Option<u64>,
     pub default_acr_values: Option<Vec<String>>,
@@ -296,20 +321,24 @@ impl ClientMetadata {
         let method = match self.token_endpoint_auth_method.as_deref() {
             None | Some("client_secret_basic") => AuthMethod::ClientSecretBasic,
             Some("client_secret_post") => AuthMethod::ClientSecretPost,
+            Some("private_key_jwt") => AuthMethod::PrivateKeyJwt,
             Some("none") => AuthMethod::None,
             Some(_) => problems
                 .add(
                     "token_endpoint_auth_method",
-                    "is client_secret_basic, client_secret_post or none",
+                    "is client_secret_basic, client_secret_post, private_key_jwt or none",
                 )
                 .unwrap_or(AuthMethod::None),
         };
-        if method == AuthMethod::None && self.client_secret.is_some() {
+        let is_without_secret = matches!(method, AuthMethod::None | AuthMethod::PrivateKeyJwt);
+        if is_without_secret && self.client_secret.is_some() {
+            let name = method.as_str();
             problems.add::<()>(
                 "client_secret",
-                "a client with token_endpoint_auth_method none has no secret",
+                format!("a client with token_endpoint_auth_method {name} has no secret"),
             );
         }
+        let (jwks, auth_algorithm) = self.check_keys(method, &mut problems);
         if let Some(secret) = &self.client_secret
             && (secret.len() < 32 || !secret.chars().all(|c| c.is_ascii_graphic()))
         {
@@ -443,6 +472,8 @@ impl ClientMetadata {
             post_logout_redirect_uris,
             grant_types,
             token_endpoint_auth_method: method,
+            token_endpoint_auth_signing_alg: auth_algorithm,
+            jwks,
             id_token_signed_response_alg: algorithm,
             default_max_age: self.default_max_age,
             default_acr_values: distinct(self.default_acr_values.as_deref()),
@@ -501,6 +532,42 @@ impl ClientMetadata {
             problems.add::<()>("grant_types", reason);
         }
         grant_types
+    }
+
+    /// Keys, and the only algorithm if one is named; both of no use to a client that signs nothing.
+    fn check_keys(
+        &self,
+        method: AuthMethod,
+        problems: &mut Problems,
+    ) -> (Vec<ClientKey>, Option<SigningAlgorithm>) {
+        let signs = method == AuthMethod::PrivateKeyJwt;
+        let jwks = match &self.jwks {
+            None if signs => problems.add("jwks", "is needed for private_key_jwt"),
+            None => None,
+            Some(_) if !signs => problems.add(
+                "jwks",
+                "is for clients with token_endpoint_auth_method private_key_jwt",
+            ),
+            Some(set) => match ClientKey::read_set(set) {
+                Ok(keys) => Some(keys),
+                Err(reason) => problems.add("jwks", reason),
+            },
+        };
+        let jwks = jwks.unwrap_or_default();
+        let field = "token_endpoint_auth_signing_alg";
+        let Some(name) = self.token_endpoint_auth_signing_alg.as_deref() else {
+            return (jwks, None);
+        };
+        let algorithm = match name.parse() {
+            _ if !signs => problems.add(field, "is for token_endpoint_auth_method private_key_jwt"),
+            Ok(algorithm) if jwks.is_empty() => Some(algorithm),
+            Ok(algorithm) if jwks.iter().any(|key| key.algorithms().contains(&algorithm)) => {
+                Some(algorithm)
+            }
+            Ok(_) => problems.add(field, "no key of jwks is for it"),
+            Err(_unknown) => problems.add(field, "is RS256, PS256, ES256 or EdDSA"),
+        };
+        (jwks, algorithm)
     }
 
     fn check_sizes(&self, problems: &mut Problems) {
@@ -754,7 +821,7 @@ mod tests {
     #[test]
     fn every_problem_is_listed_at_once() {
         let bad = ClientMetadata {
-            token_endpoint_auth_method: Some("private_key_jwt".to_owned()),
+            token_endpoint_auth_method: Some("tls_client_auth".to_owned()),
             redirect_uris: vec![
                 "https://rp.example/#".to_owned(),
                 "http://rp.example".to_owned(),

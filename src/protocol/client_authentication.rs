@@ -3,7 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::client::{Client, ClientId};
+use super::client::{AuthMethod, Client, ClientId};
+use super::client_assertion;
 use super::client_secret::ClientSecret;
 use super::error::{OAuthError, invalid_client, invalid_request};
 use super::parameters::{self, Parameters};
@@ -15,6 +16,8 @@ use super::time::Timestamp;
 pub struct Credentials {
     pub client_id: ClientId,
     pub secret: Option<TokenHash>,
+    /// A JWT that the client signed (RFC 7523 §2.2).
+    pub assertion: Option<String>,
     /// Whether `Authorization: Basic` was used, so that a refusal names the scheme (RFC 6749 §5.2).
     pub basic: bool,
 }
@@ -29,7 +32,12 @@ impl Credentials {
         if parameters.get("client_assertion").is_some()
             || parameters.get("client_assertion_type").is_some()
         {
-            return Err(invalid_client("client assertions are not supported"));
+            if authorization.is_some() || parameters.get("client_secret").is_some() {
+                return Err(invalid_request(
+                    "the client authenticated twice: with an assertion and with a secret",
+                ));
+            }
+            return Self::asserted(in_body, parameters);
         }
         if let Some(header) = authorization {
             let credentials = basic(header)?;
@@ -51,12 +59,40 @@ impl Credentials {
         Ok(Self {
             client_id,
             secret: parameters.get("client_secret").map(TokenHash::of),
+            assertion: None,
+            basic: false,
+        })
+    }
+
+    /// `client_id` is optional beside an assertion, and names the same client (RFC 7521 §4.2).
+    fn asserted(in_body: Option<&str>, parameters: &Parameters) -> Result<Self, OAuthError> {
+        if parameters.get("client_assertion_type") != Some(client_assertion::TYPE) {
+            return Err(invalid_client(format!(
+                "client_assertion_type must be {}",
+                client_assertion::TYPE
+            )));
+        }
+        let assertion = parameters
+            .get("client_assertion")
+            .ok_or_else(|| invalid_client("client_assertion is missing"))?;
+        let client_id = client_assertion::named_client(assertion)
+            .ok_or_else(|| invalid_client("the assertion is no JWT with a sub"))?;
+        if in_body.is_some_and(|id| id != client_id.as_str()) {
+            return Err(invalid_request(
+                "client_id differs from sub of the assertion",
+            ));
+        }
+        Ok(Self {
+            client_id,
+            secret: None,
+            assertion: Some(assertion.to_owned()),
             basic: false,
         })
     }
 }
 
-/// Is this the client it says it is? Answers the secret that proved it, or none for a client that has none to send.
+/// Is this the client it says it is? Answers the secret that proved it, or none for a client that has none to send. Where an
+/// assertion was sent, it is that which has to be checked.
 pub fn check<'a>(
     credentials: &Credentials,
     client: Option<&Client>,
@@ -65,13 +101,16 @@ pub fn check<'a>(
 ) -> Result<Option<&'a ClientSecret>, OAuthError> {
     let failed = || invalid_client("client authentication failed");
     let client = client.ok_or_else(failed)?;
-    match (&credentials.secret, client.is_public()) {
-        (None, true) => Ok(None),
-        (None, false) => Err(invalid_client(
-            "this client must authenticate with its secret",
+    match (&credentials.secret, client.token_endpoint_auth_method) {
+        (None, AuthMethod::None) => Ok(None),
+        (_, AuthMethod::PrivateKeyJwt) => Err(invalid_client(
+            "this client must authenticate with an assertion (private_key_jwt)",
         )),
-        (Some(_), true) => Err(invalid_client("a public client has no secret to send")),
-        (Some(secret), false) => {
+        (None, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost) => Err(
+            invalid_client("this client must authenticate with its secret"),
+        ),
+        (Some(_), AuthMethod::None) => Err(invalid_client("a public client has no secret to send")),
+        (Some(secret), AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost) => {
             // Every one is compared, each in constant time.
             let live = secrets.iter().filter(|known| known.is_live(now));
             live.fold(None, |found, known| {
@@ -97,8 +136,7 @@ pub fn is_guess(
     let Some(secret) = &credentials.secret else {
         return false;
     };
-    client.is_some_and(|client| !client.is_public())
-        && !secrets.iter().any(|known| known.matches(secret))
+    client.is_some_and(Client::has_secret) && !secrets.iter().any(|known| known.matches(secret))
 }
 
 /// `Basic base64(urlencode(id) ":" urlencode(secret))` (RFC 6749 §2.3.1).
@@ -129,6 +167,7 @@ fn basic(header: &str) -> Result<Credentials, OAuthError> {
     Ok(Credentials {
         client_id: ClientId::from_request(&id),
         secret: (!secret.is_empty()).then(|| TokenHash::of(&secret)),
+        assertion: None,
         basic: true,
     })
 }

@@ -49,6 +49,12 @@ pub fn document(
     let with_secret: Vec<_> = methods().filter(|name| *name != "none").collect();
     let methods: Vec<_> = methods().collect();
     add("token_endpoint_auth_methods_supported", json!(methods));
+    // With which clients may sign assertions: all that we can verify, whatever we sign with.
+    let assertions = json!(SigningAlgorithm::ALL);
+    for endpoint in ["token", "introspection", "revocation"] {
+        let name = format!("{endpoint}_endpoint_auth_signing_alg_values_supported");
+        add(&name, assertions.clone());
+    }
     add("introspection_endpoint", json!(endpoints.introspection));
     add(
         "introspection_endpoint_auth_methods_supported",

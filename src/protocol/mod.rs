@@ -30,6 +30,7 @@ pub mod authorization_request;
 pub mod authorization_response;
 pub mod claims;
 pub mod client;
+pub mod client_assertion;
 pub mod client_authentication;
 pub mod client_secret;
 pub mod discovery;

@@ -17,8 +17,8 @@ use crate::protocol::time::Timestamp;
 pub enum NotAdded {
     #[error("there is no such client")]
     UnknownClient,
-    #[error("a public client has no secret")]
-    PublicClient,
+    #[error("it is public or signs assertions, and has no secret")]
+    NoSecrets,
     #[error("it has {MOST_SECRETS} secrets already; revoke one first")]
     TooMany,
 }
@@ -55,7 +55,7 @@ pub fn add(
 ) -> Result<Result<(), NotAdded>, StoreError> {
     match clients::find_locked(conn, client)? {
         None => return Ok(Err(NotAdded::UnknownClient)),
-        Some(client) if client.is_public() => return Ok(Err(NotAdded::PublicClient)),
+        Some(client) if !client.has_secret() => return Ok(Err(NotAdded::NoSecrets)),
         Some(_) => {}
     }
     let known = list(conn, client)?;

@@ -6,6 +6,7 @@
 
 pub mod access_tokens;
 pub mod authorization_codes;
+pub mod client_assertions;
 pub mod client_secrets;
 pub mod client_tokens;
 pub mod clients;

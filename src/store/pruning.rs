@@ -11,7 +11,8 @@ use diesel::prelude::*;
 
 use super::query::{self, KeptUpdate};
 use super::schema::{
-    access_tokens, client_tokens, grants, refresh_tokens, sessions as session_rows, throttles,
+    access_tokens, client_assertions, client_tokens, grants, refresh_tokens,
+    sessions as session_rows, throttles,
 };
 use super::{AnyConnection, StoreError, on_each, sessions};
 use crate::identity::session::{Lifetimes, Session};
@@ -55,6 +56,20 @@ pub fn access_tokens(conn: &mut AnyConnection, expired_by: Timestamp) -> Result<
 pub fn client_tokens(conn: &mut AnyConnection, expired_by: Timestamp) -> Result<Batch, StoreError> {
     let is_over = client_tokens::expires_at.le(expired_by.seconds());
     Ok(delete_batch!(conn, client_tokens, token_hash, is_over))
+}
+
+/// Client assertions that expired: they could not be used again anyhow.
+pub fn client_assertions(
+    conn: &mut AnyConnection,
+    expired_by: Timestamp,
+) -> Result<Batch, StoreError> {
+    let is_over = client_assertions::expires_at.le(expired_by.seconds());
+    Ok(delete_batch!(
+        conn,
+        client_assertions,
+        assertion_hash,
+        is_over
+    ))
 }
 
 /// Counters of windows that began so long ago that nobody asks for them.

@@ -138,6 +138,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    client_assertions (assertion_hash) {
+        assertion_hash -> Binary,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
     client_tokens (token_hash) {
         token_hash -> Binary,
         client_id -> Text,
@@ -189,6 +196,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     grants,
     authorization_codes,
     access_tokens,
+    client_assertions,
     client_tokens,
     refresh_tokens,
     throttles

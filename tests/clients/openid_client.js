@@ -7,9 +7,14 @@ import * as client from "openid-client";
 import { check } from "./check.js";
 import { Person, form } from "./person.js";
 
-const { ISSUER, LOGIN, PASSWORD, SECRET } = process.env;
+const { ISSUER, LOGIN, PASSWORD, SECRET, KEYS } = process.env;
 const CALLBACK = "http://localhost:9/callback";
 const SIGNED_OUT = "http://localhost:9/signed-out";
+const KINDS = {
+  ES256: { name: "ECDSA", namedCurve: "P-256" },
+  RS256: { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" },
+  PS256: { name: "RSA-PSS", hash: "SHA-256" },
+};
 const OFFLINE = "openid profile email offline_access";
 const API = "https://orders.example/";
 
@@ -94,6 +99,17 @@ await check("openid-client: sign-out at the issuer, and back", async () => {
   const { left } = await person.complete(url);
   assert.equal(`${left}`, `${SIGNED_OUT}?state=${state}`);
   await assert.rejects(client.fetchUserInfo(config, tokens.access_token, tokens.claims().sub), { status: 401 });
+});
+
+await check("openid-client: private_key_jwt with each kind of key, in place of a secret", async () => {
+  for (const [name, kind] of Object.entries(KINDS)) {
+    const key = await crypto.subtle.importKey("jwk", JSON.parse(KEYS)[name], kind, true, ["sign"]);
+    const config = await discover("signer", client.PrivateKeyJwt({ key, kid: name }));
+    const tokens = await signIn(config, CALLBACK, { scope: OFFLINE });
+    const fresh = await client.refreshTokenGrant(config, tokens.refresh_token);
+    assert.equal((await client.tokenIntrospection(config, fresh.access_token)).active, true);
+    await client.tokenRevocation(config, fresh.refresh_token);
+  }
 });
 
 await check("openid-client: a machine's own token for an API", async () => {

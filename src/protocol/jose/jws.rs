@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use super::{JoseError, KeyPair, PublicJwk, SigningAlgorithm};
 
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
-const MAX_KID_CHARS: usize = 128;
+pub(super) const MAX_KID_CHARS: usize = 128;
 
 /// The kind of a token, so that one kind is never taken for another. RFC 8725 §3.11.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,22 +120,59 @@ pub fn verify_own(
     keys: &[VerificationKey],
     expected: Typ,
 ) -> Result<Map<String, Value>, JoseError> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(refused("too long"));
-    }
-    let (message, signature) = token.rsplit_once('.').ok_or(refused("not three parts"))?;
-    let (header, payload) = message.split_once('.').ok_or(refused("not three parts"))?;
-    if payload.contains('.') {
-        return Err(refused("not three parts"));
+    let parts = Parts::of(token)?;
+    let key = key_for(&parts.header, keys)?;
+    let may_be_absent = if expected == Typ::IdToken {
+        MayBeAbsent::Yes
+    } else {
+        MayBeAbsent::No
+    };
+    check_kind(&parts.header, &[expected.as_str()], may_be_absent)?;
+    parts.verify(key.verifier.as_ref())
+}
+
+/// The claims of a token that nobody has verified: good for nothing but finding the keys with which to do that.
+pub fn unverified_claims(token: &str) -> Result<Map<String, Value>, JoseError> {
+    decode_object(Parts::of(token)?.payload)
+}
+
+/// What checks signatures.
+pub(super) type Verifier = dyn JwsVerifier;
+
+/// A token in its compact form, taken apart.
+pub(super) struct Parts<'t> {
+    pub(super) header: Map<String, Value>,
+    /// What is signed.
+    message: &'t str,
+    payload: &'t str,
+    signature: &'t str,
+}
+
+impl<'t> Parts<'t> {
+    pub(super) fn of(token: &'t str) -> Result<Self, JoseError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(refused("too long"));
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(refused("not three parts"))?;
+        let (header, payload) = message.split_once('.').ok_or(refused("not three parts"))?;
+        if payload.contains('.') {
+            return Err(refused("not three parts"));
+        }
+        Ok(Self {
+            header: decode_object(header)?,
+            message,
+            payload,
+            signature,
+        })
     }
 
-    let header = decode_object(header)?;
-    let key = key_for(&header, keys)?;
-    check_kind(&header, expected)?;
-    key.verifier
-        .verify(message.as_bytes(), &decode(signature)?)
-        .map_err(|_cause| refused("wrong signature"))?;
-    decode_object(payload)
+    /// The claims, if the signature is good.
+    pub(super) fn verify(&self, verifier: &Verifier) -> Result<Map<String, Value>, JoseError> {
+        verifier
+            .verify(self.message.as_bytes(), &decode(self.signature)?)
+            .map_err(|_cause| refused("wrong signature"))?;
+        decode_object(self.payload)
+    }
 }
 
 /// The left half of a hash, for `at_hash` and `c_hash`. OpenID Connect Core §3.3.2.11.
@@ -169,7 +206,7 @@ fn josekit_signer(
     signer.map_err(|error| JoseError::Key("a signer cannot be made", error.into()))
 }
 
-fn josekit_verifier(jwk: &PublicJwk) -> Result<Box<dyn JwsVerifier>, JoseError> {
+pub(super) fn josekit_verifier(jwk: &PublicJwk) -> Result<Box<dyn JwsVerifier>, JoseError> {
     let members = serde_json::to_vec(jwk)
         .map_err(|error| JoseError::Key("a public key cannot be written", error.into()))?;
     let key = Jwk::from_bytes(members)
@@ -220,19 +257,32 @@ fn key_for<'k>(
     Ok(key)
 }
 
-fn check_kind(header: &Map<String, Value>, expected: Typ) -> Result<(), JoseError> {
+/// Whether a token may leave out which kind it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MayBeAbsent {
+    Yes,
+    No,
+}
+
+pub(super) fn check_kind(
+    header: &Map<String, Value>,
+    expected: &[&str],
+    may_be_absent: MayBeAbsent,
+) -> Result<(), JoseError> {
     // We never write an extension that must be understood, not even an empty list (RFC 7515 §4.1.11).
     if header.contains_key("crit") {
         return Err(refused("critical extension"));
     }
     match header.get("typ") {
-        None if expected == Typ::IdToken => Ok(()),
-        Some(Value::String(typ)) if typ.eq_ignore_ascii_case(expected.as_str()) => Ok(()),
+        None if may_be_absent == MayBeAbsent::Yes => Ok(()),
+        Some(Value::String(typ)) if expected.iter().any(|one| typ.eq_ignore_ascii_case(one)) => {
+            Ok(())
+        }
         _ => Err(refused("another kind of token")),
     }
 }
 
-fn text<'h>(header: &'h Map<String, Value>, name: &str) -> Option<&'h str> {
+pub(super) fn text<'h>(header: &'h Map<String, Value>, name: &str) -> Option<&'h str> {
     header.get(name).and_then(Value::as_str)
 }
 
@@ -242,14 +292,14 @@ fn decode_object(part: &str) -> Result<Map<String, Value>, JoseError> {
 }
 
 /// Strict: no padding, no line breaks, no stray bits, so that a token has one spelling only.
-fn decode(part: &str) -> Result<Vec<u8>, JoseError> {
+pub(super) fn decode(part: &str) -> Result<Vec<u8>, JoseError> {
     URL_SAFE_NO_PAD
         .decode(part)
         .map_err(|_cause| refused("not base64url"))
 }
 
 // The cause is left out on purpose: it would quote parts of the token.
-fn refused(reason: &'static str) -> JoseError {
+pub(super) fn refused(reason: &'static str) -> JoseError {
     JoseError::Refused(reason)
 }
 

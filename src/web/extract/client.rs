@@ -10,14 +10,16 @@ use super::client_ip::client_ip;
 use super::form;
 use crate::identity::throttle::{self, Bucket, Limit};
 use crate::protocol::client::{Client, ClientId};
+use crate::protocol::client_assertion;
 use crate::protocol::client_authentication::{self, Credentials};
 use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::time::Timestamp;
-use crate::store::{client_secrets, throttles};
+use crate::store::{client_assertions, client_secrets, throttles};
 use crate::web::error::{self, Fault};
 use crate::web::oidc::cors;
 use crate::web::request_log::LoggedClient;
+use crate::web::routes;
 use crate::web::state::AppState;
 
 /// Serves an authenticated client. A refusal is JSON whatever `Accept` says, and the client's own pages may read both.
@@ -154,6 +156,13 @@ async fn authenticate(
     {
         return Ok(Err((client, Refused::Slowed { until })));
     }
+    if let (Some(client), Some(assertion)) = (&client, &credentials.assertion) {
+        let used = use_assertion(state, client, assertion, now).await?;
+        return Ok(match used {
+            Ok(()) => Ok(client.clone()),
+            Err(refusal) => Err((Some(client.clone()), refusal.into())),
+        });
+    }
     let proof = match client_authentication::check(&credentials, client.as_deref(), secrets, now) {
         Ok(proof) => proof,
         Err(refusal) => {
@@ -172,6 +181,29 @@ async fn authenticate(
         Some(client) => Ok(Ok(client)),
         None => unreachable!("a client that is not there can't be authenticated"),
     }
+}
+
+/// A good assertion is good once, also for requests that fail later on.
+async fn use_assertion(
+    state: &AppState,
+    client: &Client,
+    assertion: &str,
+    now: Timestamp,
+) -> Result<Result<(), OAuthError>, Fault> {
+    let audiences = [state.issuer(), &state.url(routes::TOKEN)];
+    let assertion = match client_assertion::check(assertion, client, audiences, now) {
+        Ok(assertion) => assertion,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let is_first = state
+        .store
+        .write(move |tx| client_assertions::claim(tx, &assertion))
+        .await?;
+    Ok(if is_first {
+        Ok(())
+    } else {
+        Err(invalid_client("the assertion was used before"))
+    })
 }
 
 /// Counts a wrong secret. It is counted afterwards, since a right one is to cost no write: parallel guesses are all looked
