@@ -430,7 +430,7 @@ async fn clear_away(state: web::Data<AppState>) {
             }
             Ok(_nothing_was_due) => {}
             Err(error) => {
-                tracing::warn!(%error, "what is over could not be deleted; the next try is in a minute")
+                tracing::warn!(%error, "what is over could not be deleted; the next try is in some minutes")
             }
         }
     }

@@ -218,16 +218,21 @@ on_both_databases! {
         assert_eq!(userinfo.json.as_object().unwrap().keys().collect::<Vec<_>>(), ["sub"]);
     }
 
-    fn a_resource_becomes_the_audience(op) {
+    fn b15_a_resource_becomes_the_audience_where_the_client_may_name_it(op) {
         op.client(json!({ "client_id": "api", "client_secret": SECRET, "allowed_resources": ["https://a.example/", "https://b.example/"] }));
         let (mut browser, rp) = (op.browser(), op.rp().named("api"));
         let url = format!("{}&resource=https://a.example/&resource=https://b.example/", rp.authorize(&[]));
         let both = rp.exchange(&browser.complete(&url).code(), &[]);
         assert_eq!(part(both.access_token(), 1)["aud"], json!([op.issuer, "https://a.example/", "https://b.example/"]));
+        assert_eq!(both.id_token()["aud"], "api", "the ID token is for the app alone");
         let one = rp.exchange(&browser.get(&url).code(), &[("resource", "https://b.example/")]);
         assert_eq!(part(one.access_token(), 1)["aud"], "https://b.example/");
         assert_eq!(rp.exchange(&browser.get(&url).code(), &[("resource", "https://c.example/")]).error(), (400, "invalid_target"));
-        assert_eq!(browser.get(&rp.authorize(&[("resource", "https://c.example/")])).callback()["error"], "invalid_target");
+        for other in ["https://c.example/", "https://a.example", "https://a.example/more", "HTTPS://A.EXAMPLE/", "a.example", "*"] {
+            assert_eq!(browser.get(&rp.authorize(&[("resource", other)])).callback()["error"], "invalid_target", "{other}");
+        }
+        let none = op.rp().authorize(&[("resource", "https://a.example/")]);
+        assert_eq!(browser.get(&none).callback()["error"], "invalid_target", "a client that may name none");
     }
 
     fn f8_a_disabled_person_is_refused_everywhere_at_once(op) {

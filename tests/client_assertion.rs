@@ -313,7 +313,7 @@ on_both_databases! {
         for (why, set) in [
             ("private", with(&es, "d", json!("AA"))), ("private", with(&rs, "p", json!("AA"))),
             ("symmetric", json!({ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] })),
-            ("1024 bits", with(&rs, "n", json!(short))), ("use", with(&es, "use", json!("enc"))),
+            ("1024 bits", with(&rs, "n", json!(short))), ("exponent", with(&rs, "e", json!("AQ"))), ("exponent", with(&rs, "e", json!("AAAB"))), ("use", with(&es, "use", json!("enc"))),
             ("key_ops", with(&es, "key_ops", json!(["sign"]))), ("alg", with(&es, "alg", json!("RS256"))), ("alg", with(&rs, "alg", json!("ES256"))),
             ("public", with(&es, "alg", json!("HS256"))), ("public", with(&es, "alg", json!("none"))),
             ("crv", with(&es, "crv", json!("P-384"))), ("cannot be read", with(&es, "x", json!(off_the_curve))),

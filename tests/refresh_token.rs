@@ -367,7 +367,7 @@ on_both_databases! {
         assert_eq!(rp.userinfo(second.access_token()).json.get("email"), None);
     }
 
-    fn a_resource_can_be_chosen_at_each_refresh(op) {
+    fn b15_a_resource_can_be_chosen_at_each_refresh(op) {
         let rp = notes(&op, json!({ "allowed_resources": ["https://a.example/", "https://b.example/"] }));
         let url = format!("{}&resource=https://a.example/&resource=https://b.example/", rp.authorize(&[("scope", OFFLINE)]));
         let first = rp.exchange(&op.browser().complete(&url).code(), &[]);

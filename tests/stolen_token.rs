@@ -131,6 +131,7 @@ on_both_databases! {
                     taken.push(refreshed(one, taken.last().unwrap().refresh_token()));
                 }
                 op.clock.advance(later);
+                op.prune();
                 assert_eq!(two.refresh(stolen.refresh_token(), &[]).error(), (400, "invalid_grant"));
                 let all: Vec<_> = taken.iter().rev().chain([&stolen]).collect();
                 assert_ended_for_good(&mut op, one, &all, &began);
@@ -149,6 +150,7 @@ on_both_databases! {
                 let stolen = connect(&mut browser, &owner, OFFLINE);
                 let only = refreshed(one, stolen.refresh_token());
                 op.clock.advance(*later);
+                op.prune();
                 assert_eq!(two.refresh(stolen.refresh_token(), &[]).error(), (400, "invalid_grant"));
                 assert_ended_for_good(&mut op, one, &[&only, &stolen], &began);
             }

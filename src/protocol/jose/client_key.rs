@@ -75,7 +75,11 @@ impl ClientKey {
         {
             return Err(format!("has a kid of more than {MAX_KID_CHARS} characters"));
         }
-        if let PublicMaterial::Rsa { n, .. } = &key.material {
+        if let PublicMaterial::Rsa { n, e } = &key.material {
+            // With an exponent of one every number is its own signature.
+            if !jws::decode(e).is_ok_and(|exponent| is_odd_and_above_one(&exponent)) {
+                return Err("is an RSA key whose exponent is not odd and above one".to_owned());
+            }
             let bits = jws::decode(n).map_or(0, |modulus| bits(&modulus));
             if !(SHORTEST_RSA_BITS..=LONGEST_RSA_BITS).contains(&bits) {
                 return Err(format!(
@@ -164,6 +168,10 @@ fn key_for<'k>(
             (None, _) => Err(refused("no key that fits its alg")),
         },
     }
+}
+
+fn is_odd_and_above_one(number: &[u8]) -> bool {
+    number.last().is_some_and(|last| last % 2 == 1) && bits(number) > 1
 }
 
 fn bits(number: &[u8]) -> usize {
