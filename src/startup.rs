@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::middleware::{Compress, from_fn};
+use actix_web::middleware::{Compress, Condition, from_fn};
 use actix_web::{App, HttpServer, web};
 
 use crate::client_cache::ClientCache;
@@ -24,6 +24,7 @@ use crate::seed::{self, DevApp, SeedError};
 use crate::store::{
     MigrationError, OpenError, Options, Store, StoreError, properties, signing_keys,
 };
+use crate::web::address_limit::{self, AddressLimit};
 use crate::web::state::AppState;
 use crate::web::{request_log, routes};
 
@@ -112,7 +113,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     claim_mode(&store, config.development).await?;
     if hides_addresses(&config) {
         tracing::warn!(
-            "requests seem to come through a proxy on this machine that trusted_proxies does not name: all people share one address, and one limit of failed sign-ins"
+            "requests seem to come through a proxy on this machine that trusted_proxies does not name: all people share one address, and with it one limit of failed sign-ins and one of requests"
         );
     }
     let dev_app = if config.development {
@@ -155,6 +156,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         store: store.clone(),
         clients: clients.clone(),
         guessing: Default::default(),
+        address_limit: AddressLimit::new(&config),
         clock: clock.clone(),
         root: root.clone(),
         keys: keys.clone(),
@@ -231,9 +233,12 @@ fn serve(
     state: web::Data<AppState>,
 ) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError> {
     let (base, development) = (config.issuer.path().to_owned(), config.development);
+    let limited = state.address_limit.is_enabled();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
+            .wrap(Condition::new(limited, from_fn(address_limit::refuse)))
+            .wrap(Condition::new(limited, state.address_limit.counting()))
             .wrap(from_fn(request_log::around))
             .wrap(Compress::default())
             .configure(|app| routes::configure(app, &base, development))
@@ -423,6 +428,7 @@ async fn clear_away(state: web::Data<AppState>) {
     ticks.tick().await;
     while !state.stopping.load(Ordering::SeqCst) {
         ticks.tick().await;
+        state.address_limit.forget_quiet();
         let now = state.clock.now();
         match prune_expired::run_if_due(&state.store, &state.config, now).await {
             Ok(Some(outcome)) if outcome != prune_expired::Outcome::default() => {

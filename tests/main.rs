@@ -11,6 +11,7 @@
 
 mod support;
 
+mod address_limit;
 mod architecture;
 mod authorization_code;
 mod authorization_request;

@@ -204,6 +204,9 @@ settings! {
         window: Duration = default("15m"), lasting(MINUTE, DAY);
         /// Failures from one address over all accounts, per window; higher where many people share an address.
         address_failures: u32 = default(50), number::<u32>(1, 100_000);
+        /// Requests of one address to one kind of route (pages, documents, what apps ask) a minute; 0 is off.
+        /// Apps that authenticate are served beyond it.
+        address_requests: u32 = default(300), number::<u32>(0, 1_000_000);
     }
 
     /// What a password must be, and what guessing a stolen hash costs.

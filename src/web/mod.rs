@@ -1,5 +1,6 @@
 //! HTTP: extract, load, decide, record, answer.
 
+pub(crate) mod address_limit;
 mod assets;
 mod dev;
 mod error;

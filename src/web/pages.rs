@@ -373,6 +373,8 @@ pub(super) enum ErrorKind {
     Forgery,
     NotFound,
     Method,
+    /// The address asked too often.
+    TooMany,
     Unavailable,
     Fault,
 }
@@ -387,6 +389,7 @@ impl ErrorKind {
             Self::Forgery => texts.get("error-forgery"),
             Self::NotFound => texts.get("error-not-found"),
             Self::Method => texts.get("error-method"),
+            Self::TooMany => texts.get("error-too-many"),
             Self::Unavailable => texts.get("error-unavailable"),
             Self::Fault => texts.get("error-fault"),
         }
@@ -401,6 +404,7 @@ impl ErrorKind {
             Self::Forgery => texts.get("error-forgery-words"),
             Self::NotFound => texts.get("error-not-found-words"),
             Self::Method => texts.get("error-method-words"),
+            Self::TooMany => texts.get("error-too-many-words"),
             Self::Unavailable => texts.get("error-unavailable-words"),
             Self::Fault => texts.get("error-fault-words"),
         }

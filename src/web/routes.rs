@@ -52,6 +52,17 @@ pub const TABLE: &[Route] = &[
     json("/readyz", &[Method::GET, Method::HEAD]),
 ];
 
+/// What is counted together when an address asks too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum RouteClass {
+    /// What everybody may read and keep: discovery and the key set.
+    Documents,
+    /// What programs ask, who can prove who they are.
+    Clients,
+    /// What people see, and every path that is not ours.
+    Pages,
+}
+
 /// One line of the table.
 #[derive(Debug)]
 pub struct Route {
@@ -205,6 +216,19 @@ pub(super) fn methods(pattern: &str, base: &str) -> Vec<Method> {
         .find(|route| route.path == own)
         .map(|route| route.methods.to_vec())
         .unwrap_or_default()
+}
+
+/// How requests to this path are counted. Probes and what pages are made of are not: they cost next to nothing.
+pub(super) fn class_of(path: &str, base: &str) -> Option<RouteClass> {
+    let own = path.strip_prefix(base).unwrap_or(path);
+    match own {
+        "/livez" | "/readyz" => None,
+        TOKEN | USERINFO | INTROSPECT | REVOKE => Some(RouteClass::Clients),
+        JWKS => Some(RouteClass::Documents),
+        _ if own.starts_with("/static/") => None,
+        _ if own.starts_with("/.well-known/") => Some(RouteClass::Documents),
+        _ => Some(RouteClass::Pages),
+    }
 }
 
 /// Whether errors at this path are for programs.

@@ -15,6 +15,7 @@ use crate::protocol::jose::SigningAlgorithm;
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::seed::DevApp;
 use crate::store::Store;
+use crate::web::address_limit::AddressLimit;
 use crate::web::extract::guessing::Guessing;
 use crate::web::oidc::discovery::Discovery;
 
@@ -24,6 +25,7 @@ pub(crate) struct AppState {
     pub(crate) store: Store,
     pub(crate) clients: ClientCache,
     pub(crate) guessing: Guessing,
+    pub(crate) address_limit: AddressLimit,
     pub(crate) clock: Clock,
     pub(crate) root: RootKey,
     pub(crate) tickets: SealingKey,

@@ -46,7 +46,8 @@ impl Place {
         let mut config = format!(
             "issuer = \"http://localhost:{port}\"\nlisten = \"127.0.0.1:{port}\"\n\
              management.listen = \"127.0.0.1:0\"\n\
-             throttle.address_failures = 100000 # everybody signs in from here\n"
+             throttle.address_failures = 100000 # everybody signs in from here\n\
+             throttle.address_requests = 0\n"
         );
         if let Some(url) = postgres {
             let key = "5a".repeat(32);

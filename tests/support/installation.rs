@@ -89,6 +89,8 @@ impl Installation {
         let child = self
             .command(&["serve"])
             .env("LATCHKEY_LISTEN", format!("127.0.0.1:{port}"))
+            // All of a test's browsers and apps have one address.
+            .env("LATCHKEY_THROTTLE__ADDRESS_REQUESTS", "0")
             .env(
                 "LATCHKEY_MANAGEMENT__LISTEN",
                 format!("unix:{}", socket.display()),

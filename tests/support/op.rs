@@ -88,6 +88,8 @@ impl Op {
             ("management.listen", &format!("127.0.0.1:{}", free_port())),
             ("database.url", &url),
             ("secret_key", &"5a".repeat(32)),
+            // All of a test's browsers and apps have one address.
+            ("throttle.address_requests", "0"),
         ];
         let overrides = own
             .iter()

@@ -16,6 +16,7 @@ use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::time::Timestamp;
 use crate::store::{client_assertions, client_secrets, throttles};
+use crate::web::address_limit;
 use crate::web::error::{self, Fault};
 use crate::web::oidc::cors;
 use crate::web::request_log::LoggedClient;
@@ -35,8 +36,12 @@ pub(in crate::web) async fn serve(
     let parameters = match form::body(request, payload).await {
         Ok(parameters) => parameters,
         Err(refused) => {
-            let refusal = invalid_request(refused.description());
-            let mut response = error::json_with(error::status_of(refused), &refusal);
+            let mut response = if address_limit::is_exceeded(request) {
+                address_limit::refusal_json(request)
+            } else {
+                let refusal = invalid_request(refused.description());
+                error::json_with(error::status_of(refused), &refusal)
+            };
             cors::allow_client(request, &mut response, None);
             return response;
         }
@@ -47,6 +52,10 @@ pub(in crate::web) async fn serve(
         Err(refusal) => Ok(Err((named(state, &parameters).await, refusal.into()))),
     };
     let (client, result) = match authenticated {
+        Ok(outcome) if address_limit::is_exceeded(request) && !is_proved(&outcome) => {
+            let client = outcome.map_or_else(|(named, _)| named, Some);
+            (client, Ok(Ok(address_limit::refusal_json(request))))
+        }
         Ok(Ok(client)) => {
             request
                 .extensions_mut()
@@ -76,6 +85,13 @@ pub(in crate::web) async fn serve(
     };
     cors::allow_client(request, &mut response, client.as_deref());
     response
+}
+
+/// Whether somebody showed that they are this client; a public client is whoever says so.
+fn is_proved(authenticated: &Authenticated) -> bool {
+    authenticated
+        .as_ref()
+        .is_ok_and(|client| !client.is_public())
 }
 
 fn check_shape(request: &HttpRequest, parameters: &Parameters) -> Result<(), OAuthError> {

@@ -14,6 +14,7 @@ use crate::protocol::client::Client;
 use crate::protocol::error::{ErrorCode, OAuthError, invalid_request};
 use crate::protocol::seal::TokenHash;
 use crate::store::access_tokens;
+use crate::web::address_limit;
 use crate::web::error::{self, Fault};
 use crate::web::extract::form;
 use crate::web::request_log::{LoggedClient, LoggedUser};
@@ -101,6 +102,11 @@ async fn answer(
 ) -> HttpResponse {
     let token = match presented {
         Ok(Presented::Token(token)) => token,
+        _ if address_limit::is_exceeded(request) => {
+            let mut response = address_limit::refusal_json(request);
+            cors::allow_client(request, &mut response, None);
+            return response;
+        }
         // No error code when nothing was presented (RFC 6750 §3.1).
         Ok(Presented::Nothing) => {
             let mut response = error::json_with(
@@ -116,8 +122,12 @@ async fn answer(
         Err(refusal) => return refuse(request, &refusal, None),
     };
     match tell(request, state, token).await {
-        Ok((client, Ok(response))) => {
-            let mut response = response;
+        Ok((client, result)) if result.is_err() && address_limit::is_exceeded(request) => {
+            let mut response = address_limit::refusal_json(request);
+            cors::allow_client(request, &mut response, client.as_deref());
+            response
+        }
+        Ok((client, Ok(mut response))) => {
             cors::allow_client(request, &mut response, client.as_deref());
             response
         }
