@@ -8,13 +8,14 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use crate::audit::{Event, Kind, Trail};
 use crate::protocol::jose::{
     self, JoseError, KeyPair, PublicJwk, Signer, SigningAlgorithm, Typ, VerificationKey,
 };
 use crate::protocol::seal::{RootKey, SealingKey, TokenHash};
 use crate::protocol::time::Timestamp;
 use crate::store::signing_keys::{self, KeyState, StoredKey};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, audit_events};
 
 /// A token signed with a retired key lives at most this long, whatever the configuration says.
 pub const LONGEST_RETIREMENT: Duration = Duration::from_secs(40 * 86_400);
@@ -185,7 +186,7 @@ pub fn publish_next(
     root: &RootKey,
     algorithms: &[SigningAlgorithm],
     activated_by: Timestamp,
-    now: Timestamp,
+    trail: &Trail,
 ) -> Result<Vec<String>, KeyError> {
     let stored = store.read_blocking(signing_keys::list)?;
     let mut published = Vec::new();
@@ -196,9 +197,19 @@ pub fn publish_next(
         {
             continue;
         }
-        let key = generate(*algorithm, root, KeyState::Next, now)?;
+        let key = generate(*algorithm, root, KeyState::Next, trail.now)?;
         let kid = key.kid.clone();
-        if store.write_blocking(move |tx| signing_keys::publish(tx, &key, activated_by))? {
+        let trail = trail.clone();
+        let made = store.write_blocking(move |tx| {
+            let made = signing_keys::publish(tx, &key, activated_by)?;
+            if made {
+                let event = Event::new(Kind::KeyPublished).target(&key.kid);
+                let event = event.noting("algorithm", key.algorithm.as_str());
+                audit_events::record(tx, &trail, &event)?;
+            }
+            Ok(made)
+        })?;
+        if made {
             published.push(kid);
         }
     }
@@ -210,18 +221,18 @@ pub fn promote(
     store: &Store,
     algorithms: &[SigningAlgorithm],
     published_by: Timestamp,
-    now: Timestamp,
+    trail: &Trail,
 ) -> Result<usize, KeyError> {
-    let algorithms = algorithms.to_vec();
+    let (algorithms, trail) = (algorithms.to_vec(), trail.clone());
     Ok(store.write_blocking(move |tx| {
         let mut promoted = 0;
         for algorithm in &algorithms {
-            promoted += usize::from(signing_keys::promote(
-                tx,
-                algorithm.as_str(),
-                published_by,
-                now,
-            )?);
+            let name = algorithm.as_str();
+            if let Some(kid) = signing_keys::promote(tx, name, published_by, trail.now)? {
+                let event = Event::new(Kind::KeyRotated).target(&kid);
+                audit_events::record(tx, &trail, &event.noting("algorithm", name))?;
+                promoted += 1;
+            }
         }
         Ok(promoted)
     })?)

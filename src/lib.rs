@@ -8,8 +8,10 @@
 //! | [`web`] | HTTP: extract, load, decide, record, answer | all of them |
 //! | [`cli`], [`startup`], [`jobs`] | the command line, the start of a server, periodic work | all of them |
 //! | [`config`], [`keys`], [`client_cache`], [`hashing`] | configuration; signing keys; clients kept in memory; threads for passwords | `protocol`, `identity`, `store` |
+//! | [`audit`] | what is written down of what happens | `protocol`, `random` |
 //! | [`clock`], [`random`] | the only readers of time and of randomness | nothing |
 
+pub mod audit;
 pub mod cli;
 pub mod client_cache;
 pub mod clock;

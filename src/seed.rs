@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::audit::{Event, Kind, Trail};
 use crate::config::Config;
 use crate::identity::email::Email;
 use crate::identity::password::{self, HashSettings, Password};
@@ -24,7 +25,8 @@ use crate::protocol::seal::{RootKey, TokenHash, mac};
 use crate::protocol::time::Timestamp;
 use crate::random;
 use crate::store::{
-    AnyConnection, Store, StoreError, client_secrets, clients, grants, sessions, users,
+    AnyConnection, Store, StoreError, audit_events, client_secrets, clients, grants, sessions,
+    users,
 };
 
 const USER_FIELDS: &[&str] = &[
@@ -288,6 +290,7 @@ impl Seed {
     ) -> Result<Summary, SeedError> {
         let settings = config.password.hash_settings()?;
         let seed = Arc::new(self);
+        let trail = Trail::of_command(now);
         for _ in 0..ATTEMPTS {
             let judged: Vec<_> = seed
                 .users
@@ -300,8 +303,8 @@ impl Seed {
                 .map(|_| (random::id(), random::token()))
                 .collect();
             let written = {
-                let seed = seed.clone();
-                store.write_blocking(move |tx| write(tx, &seed, &judged, &fresh, now))
+                let (seed, trail) = (seed.clone(), trail.clone());
+                store.write_blocking(move |tx| write(tx, &seed, &judged, &fresh, &trail))
             };
             match written {
                 Ok(Written::Done(summary)) => return Ok(summary),
@@ -370,8 +373,9 @@ fn write(
     seed: &Seed,
     judged: &[JudgedHash],
     fresh: &[(String, String)],
-    now: Timestamp,
+    trail: &Trail,
 ) -> Result<Written, StoreError> {
+    let now = trail.now;
     // One order for everybody, or two files with the same people could lock each other out.
     let keys: BTreeSet<&str> = seed.users.iter().map(|user| user.email.key()).collect();
     let mut people = BTreeMap::new();
@@ -404,7 +408,7 @@ fn write(
     let mut summary = Summary::default();
     for (checked, judged) in seed.users.iter().zip(judged) {
         let earlier = people.get(checked.email.key());
-        put_user(tx, checked, judged, earlier, now, &mut summary)?;
+        put_user(tx, checked, judged, earlier, trail, &mut summary)?;
     }
     for (app, (row_id, fresh_secret)) in seed.clients.iter().zip(fresh) {
         let is_new = clients::insert(tx, &app.client, now)?;
@@ -414,7 +418,7 @@ fn write(
         }
         let secret = app.secret.as_ref().unwrap_or(fresh_secret);
         let secret = ClientSecret::new(row_id, secret, now);
-        let made = put_client(tx, app, is_new, &secret, now, &mut summary)?;
+        let made = put_client(tx, app, is_new, &secret, trail, &mut summary)?;
         if made {
             let shown = (app.client.client_id.to_string(), fresh_secret.clone());
             summary.new_secrets.push(shown);
@@ -543,9 +547,10 @@ fn put_user(
     checked: &CheckedUser,
     judged: &JudgedHash,
     earlier: Option<&User>,
-    now: Timestamp,
+    trail: &Trail,
     summary: &mut Summary,
 ) -> Result<(), StoreError> {
+    let now = trail.now;
     let base = earlier.cloned().unwrap_or_else(|| User {
         id: random::id(),
         email: String::new(),
@@ -574,12 +579,17 @@ fn put_user(
     match earlier {
         None => {
             users::insert(tx, &user)?;
+            let event = Event::new(Kind::UserCreated).target(&user.id);
+            audit_events::record(tx, trail, &event)?;
             summary.created.push(format!("user {}", user.email));
         }
         Some(earlier) if *earlier == user => summary.unchanged += 1,
         Some(earlier) => {
             user.updated_at = now;
             users::update(tx, &user)?;
+            for kind in changes(earlier, &user) {
+                audit_events::record(tx, trail, &Event::new(kind).target(&user.id))?;
+            }
             if user.disabled || earlier.password_hash != user.password_hash {
                 sessions::end_all(tx, &user.id, now)?;
                 grants::revoke_user(tx, &user.id, now)?;
@@ -590,16 +600,38 @@ fn put_user(
     Ok(())
 }
 
+/// What a change of a person amounts to.
+fn changes(earlier: &User, user: &User) -> Vec<Kind> {
+    let mut kinds = Vec::new();
+    if earlier.disabled != user.disabled {
+        let switched = [Kind::UserEnabled, Kind::UserDisabled];
+        kinds.extend(switched.get(usize::from(user.disabled)));
+    }
+    if earlier.password_hash != user.password_hash {
+        kinds.push(Kind::PasswordChanged);
+    }
+    let otherwise = User {
+        disabled: earlier.disabled,
+        password_hash: earlier.password_hash.clone(),
+        updated_at: earlier.updated_at,
+        ..user.clone()
+    };
+    if otherwise != *earlier {
+        kinds.push(Kind::UserUpdated);
+    }
+    kinds
+}
+
 /// Answers whether the secret was made for it just now.
 fn put_client(
     tx: &mut AnyConnection,
     app: &CheckedClient,
     is_new: bool,
     secret: &ClientSecret,
-    now: Timestamp,
+    trail: &Trail,
     summary: &mut Summary,
 ) -> Result<bool, StoreError> {
-    let id = &app.client.client_id;
+    let (id, now) = (&app.client.client_id, trail.now);
     let earlier = if is_new { None } else { clients::find(tx, id)? };
     let is_same = is_new || earlier.as_ref() == Some(&app.client);
     if !is_same {
@@ -617,6 +649,16 @@ fn put_client(
     } else {
         (false, false)
     };
+    let of_client = |kind| Event::new(kind).target(id.as_str()).client(id.as_str());
+    if is_new {
+        audit_events::record(tx, trail, &of_client(Kind::ClientCreated))?;
+    } else if !is_same {
+        audit_events::record(tx, trail, &of_client(Kind::ClientUpdated))?;
+    }
+    if secret_changed && app.client.has_secret() {
+        let added = of_client(Kind::ClientSecretAdded).noting("from_file", app.secret.is_some());
+        audit_events::record(tx, trail, &added)?;
+    }
     if is_new {
         summary.created.push(format!("client {id}"));
     } else if is_same && !secret_changed {

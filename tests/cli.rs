@@ -758,6 +758,56 @@ fn a_client_that_signs_is_made_from_a_file_with_its_keys_and_has_no_secret() {
 }
 
 #[test]
+fn what_commands_did_is_exported_one_object_a_line() {
+    let place = Place::new();
+    place.write(
+        "seed.toml",
+        "[[users]]\nemail = \"alice@example.test\"\n[[clients]]\nclient_id = \"notes\"\nredirect_uris = [\"https://notes.example/\"]\n",
+    );
+    assert_eq!(place.run(&["apply", "seed.toml"]).code, Some(0));
+    assert_eq!(place.run(&["clients", "add-secret", "notes"]).code, Some(0));
+    assert_eq!(place.run(&["clients", "delete", "notes"]).code, Some(0));
+    assert_eq!(place.run(&["keys", "rotate"]).code, Some(0));
+    let events = place.objects(&["audit", "export"]);
+    let names: Vec<_> = events
+        .iter()
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
+    for name in [
+        "user.created",
+        "client.created",
+        "client.secret_added",
+        "client.deleted",
+        "key.published",
+    ] {
+        assert!(names.contains(&name), "{name} is missing in {names:?}");
+    }
+    for event in &events {
+        assert_eq!(event["actor"], "command");
+        let fields = [
+            "id",
+            "time",
+            "event",
+            "actor",
+            "target",
+            "client_id",
+            "address",
+            "request_id",
+            "detail",
+        ];
+        assert!(
+            fields.iter().all(|field| event.get(field).is_some()),
+            "{event}"
+        );
+        assert!(
+            event["time"]
+                .as_str()
+                .is_some_and(|time| time.ends_with('Z'))
+        );
+    }
+}
+
+#[test]
 fn what_is_over_is_deleted_beside_a_running_server() {
     let place = Place::new();
     let _server = place.serve();
@@ -766,7 +816,7 @@ fn what_is_over_is_deleted_beside_a_running_server() {
         deleted,
         [json!({ "deleted": {
             "sessions": 0, "grants": 0, "access_tokens": 0, "client_tokens": 0, "client_assertions": 0,
-            "throttles": 0
+            "throttles": 0, "audit_events": 0
         } })]
     );
     let done = place.run(&["gc"]);

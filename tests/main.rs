@@ -13,6 +13,7 @@ mod support;
 
 mod address_limit;
 mod architecture;
+mod audit_events;
 mod authorization_code;
 mod authorization_request;
 mod authorization_response;

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use latchkey::audit::Trail;
 use latchkey::keys;
 use latchkey::protocol::jose::SigningAlgorithm;
 use latchkey::protocol::time::Timestamp;
@@ -389,7 +390,9 @@ fn r17_keys_that_are_rotated_anywhere_are_published_everywhere_within_a_second()
     let algorithms = [SigningAlgorithm::Es256];
     let mut slowest = Duration::ZERO;
     for _ in 0..5 {
-        let fresh = keys::publish_next(&store, &root, &algorithms, always, now()).unwrap();
+        let fresh =
+            keys::publish_next(&store, &root, &algorithms, always, &Trail::of_server(now()))
+                .unwrap();
         let soon = Soon::now();
         for rp in pair.both() {
             soon.is("the new key is published", || {
@@ -398,7 +401,7 @@ fn r17_keys_that_are_rotated_anywhere_are_published_everywhere_within_a_second()
             });
         }
         slowest = slowest.max(soon.0.elapsed());
-        keys::promote(&store, &algorithms, always, now()).unwrap();
+        keys::promote(&store, &algorithms, always, &Trail::of_server(now())).unwrap();
     }
     eprintln!("keys were seen after at most {slowest:.1?}");
     assert!(slowest < SECOND, "{slowest:?}");

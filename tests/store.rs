@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diesel::sql_types::BigInt;
 use diesel::{Connection as _, PgConnection, QueryableByName, RunQueryDsl as _, sql_query};
+use latchkey::audit::Trail;
 use latchkey::config::DatabaseUrl;
 use latchkey::identity::password::{self, HashSettings};
 use latchkey::identity::session::Session;
@@ -244,8 +245,8 @@ on_both_databases! {
         let root: RootKey = "5a".repeat(32).parse().unwrap();
         let now = op.clock.now();
         for _ in 0..5 {
-            keys::publish_next(&op.store, &root, &[SigningAlgorithm::Es256], now, now).unwrap();
-            let promoted = race(8, |_| keys::promote(&op.store, &[SigningAlgorithm::Es256], now, now).unwrap());
+            keys::publish_next(&op.store, &root, &[SigningAlgorithm::Es256], now, &Trail::of_server(now)).unwrap();
+            let promoted = race(8, |_| keys::promote(&op.store, &[SigningAlgorithm::Es256], now, &Trail::of_server(now)).unwrap());
             assert_eq!(promoted.iter().sum::<usize>(), 1);
             let list = op.store.read_blocking(signing_keys::list).unwrap();
             let current = list.iter().filter(|key| key.algorithm == "ES256" && key.state == KeyState::Current);
@@ -257,17 +258,17 @@ on_both_databases! {
         let root: RootKey = "5a".repeat(32).parse().unwrap();
         let now = op.clock.now();
         let algorithms = [SigningAlgorithm::Es256];
-        keys::publish_next(&op.store, &root, &algorithms, now, now).unwrap();
+        keys::publish_next(&op.store, &root, &algorithms, now, &Trail::of_server(now)).unwrap();
         let later = now.plus(Duration::from_secs(60));
-        let rotating = move |tx: &mut AnyConnection| assert!(signing_keys::promote(tx, "ES256", now, later).unwrap());
+        let rotating = move |tx: &mut AnyConnection| assert!(signing_keys::promote(tx, "ES256", now, later).unwrap().is_some());
         // The key is read as published still, and as gone when the place is free.
         let late = || op.store.write_blocking({
             let key = StoredKey { kid: random::id(), state: KeyState::Next, activated_at: None, ..es256(&op) };
             move |tx| signing_keys::publish(tx, &key, now)
         }).unwrap();
         assert!(!while_uncommitted(&op, rotating, late));
-        assert_eq!(keys::publish_next(&op.store, &root, &algorithms, now, later).unwrap().len(), 0);
-        assert_eq!(keys::publish_next(&op.store, &root, &algorithms, later, later).unwrap().len(), 1);
+        assert_eq!(keys::publish_next(&op.store, &root, &algorithms, now, &Trail::of_server(later)).unwrap().len(), 0);
+        assert_eq!(keys::publish_next(&op.store, &root, &algorithms, later, &Trail::of_server(later)).unwrap().len(), 1);
     }
 
     fn an_address_belongs_to_one_person(op) {

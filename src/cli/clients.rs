@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::{self, Format};
+use crate::audit::{Event, Kind, Trail};
 use crate::clock::Clock;
 use crate::config::{Config, duration};
 use crate::protocol::client::{Client, ClientId, ClientMetadata};
@@ -19,7 +20,7 @@ use crate::protocol::grants::GrantType;
 use crate::random;
 use crate::seed::Seed;
 use crate::startup;
-use crate::store::{client_secrets, clients};
+use crate::store::{audit_events, client_secrets, clients};
 
 /// Ten years: beyond that a number is a slip of the pen.
 const LONGEST_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
@@ -213,8 +214,16 @@ fn add_secret(
         ..ClientSecret::new(&random::id(), &text, now)
     };
     let added = {
-        let secret = secret.clone();
-        store.write_blocking(move |tx| client_secrets::add(tx, &client, &secret, now))?
+        let (secret, trail) = (secret.clone(), Trail::of_command(now));
+        store.write_blocking(move |tx| {
+            let added = client_secrets::add(tx, &client, &secret, now)?;
+            if added.is_ok() {
+                let event = event_of(Kind::ClientSecretAdded, &client);
+                let event = event.noting("secret", secret.id.as_str());
+                audit_events::record(tx, &trail, &event)?;
+            }
+            Ok(added)
+        })?
     };
     added.map_err(|reason| Failure::new(format!("{id}: {reason}")))?;
     match format {
@@ -245,8 +254,13 @@ fn revoke_secret(
     let store = startup::open(config, false)?.store;
     let (client, secret) = (ClientId::from_request(id), secret_id.to_owned());
     let now = Clock::system().now();
+    let trail = Trail::of_command(now);
     let (revoked, secrets) = store.write_blocking(move |tx| {
         let revoked = client_secrets::revoke(tx, &client, &secret, now)?;
+        if revoked {
+            let event = event_of(Kind::ClientSecretRevoked, &client);
+            audit_events::record(tx, &trail, &event.noting("secret", secret.as_str()))?;
+        }
         Ok((revoked, client_secrets::list(tx, &client)?))
     })?;
     if !revoked {
@@ -290,7 +304,15 @@ fn delete(
 ) -> Result<ExitCode, Failure> {
     let store = startup::open(config, false)?.store;
     let client = ClientId::from_request(id);
-    if !store.write_blocking(move |tx| clients::delete(tx, &client))? {
+    let trail = Trail::of_command(Clock::system().now());
+    let deleted = store.write_blocking(move |tx| {
+        let deleted = clients::delete(tx, &client)?;
+        if deleted {
+            audit_events::record(tx, &trail, &event_of(Kind::ClientDeleted, &client))?;
+        }
+        Ok(deleted)
+    })?;
+    if !deleted {
         return Err(unknown(id));
     }
     match format {
@@ -301,6 +323,12 @@ fn delete(
         Format::Json => output::object(out, &json!({ "client_id": id, "deleted": true }))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn event_of(kind: Kind, client: &ClientId) -> Event {
+    Event::new(kind)
+        .target(client.as_str())
+        .client(client.as_str())
 }
 
 fn unknown(id: &str) -> Failure {

@@ -28,6 +28,7 @@ pub(super) fn run(
         ("tokens of clients", outcome.client_tokens),
         ("used client assertions", outcome.client_assertions),
         ("counters of failures", outcome.throttles),
+        ("audit events", outcome.audit_events),
     ];
     match format {
         Format::Table => {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::{self, Format};
+use crate::audit::Trail;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::keys;
@@ -73,12 +74,12 @@ fn rotate(
         algorithms,
         // Whoever asks for a rotation gets one.
         Timestamp::from_seconds(i64::MAX),
-        Clock::system().now(),
+        &Trail::of_command(Clock::system().now()),
     )?;
     // Read again, because making an RSA key takes its time and a server may have published meanwhile.
     let now = Clock::system().now();
     let promoted = if at_once {
-        keys::promote(&opened.store, algorithms, now, now)?
+        keys::promote(&opened.store, algorithms, now, &Trail::of_command(now))?
     } else {
         0
     };

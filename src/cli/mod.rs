@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 refused or findings, 2 usage. Answers go to standard output, errors to standard error.
 
 mod apply;
+mod audit;
 mod banner;
 mod clients;
 mod config;
@@ -64,6 +65,9 @@ enum Verb {
     /// Signing keys.
     #[command(subcommand)]
     Keys(keys::Verb),
+    /// What people, apps and operators did.
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Delete what expired, at once and beside a server, which does so every few minutes.
     Gc,
     /// The configuration.
@@ -125,6 +129,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Users(verb) => users::run(&config, verb, format, out),
         Verb::Clients(verb) => clients::run(&config, verb, format, out),
         Verb::Keys(verb) => keys::run(&config, verb, format, out),
+        Verb::Audit(verb) => audit::run(&config, verb, out),
         Verb::Gc => gc::run(&config, format, out),
         Verb::Healthcheck => healthcheck::run(&config, out),
         Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Version => unreachable!("done above"),

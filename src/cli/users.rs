@@ -9,6 +9,7 @@ use serde_json::{Map, json};
 use super::failure::Failure;
 use super::output::{self, Format};
 use super::password_input;
+use crate::audit::{Event, Kind, Trail};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::email::canonical_login;
@@ -17,7 +18,7 @@ use crate::identity::user::User;
 use crate::random;
 use crate::seed::{Seed, SeedError, UserEntry};
 use crate::startup;
-use crate::store::{Store, StoreError, users};
+use crate::store::{Store, StoreError, audit_events, users};
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -120,7 +121,12 @@ fn set_password(
     let now = Clock::system().now();
     let id = user.id.clone();
     // In one transaction: whoever learned the old password must not keep a session that the new one was to end.
-    let changed = store.write_blocking(move |tx| users::change_password(tx, &id, &hash, now))?;
+    let trail = Trail::of_command(now);
+    let changed = store.write_blocking(move |tx| {
+        let event = Event::new(Kind::PasswordChanged).target(&id);
+        audit_events::record(tx, &trail, &event)?;
+        users::change_password(tx, &id, &hash, now)
+    })?;
     if !changed {
         return Err(unknown());
     }

@@ -223,6 +223,12 @@ settings! {
         parallelism: u32 = default(1), number::<u32>(1, 16);
     }
 
+    /// What is written down of what people, apps and operators did.
+    audit: AuditConfig {
+        /// An event is deleted after this long.
+        retention: Duration = default("365d"), lasting(DAY, 3650 * DAY);
+    }
+
     /// The keys that sign tokens.
     keys: KeysConfig {
         /// Algorithms that apps may choose. RS256 must be one: it is what every app understands and gets unless it chose.

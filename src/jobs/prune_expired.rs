@@ -29,6 +29,7 @@ pub struct Outcome {
     pub client_tokens: usize,
     pub client_assertions: usize,
     pub throttles: usize,
+    pub audit_events: usize,
 }
 
 /// Does what is due, if no other node did so within the last five minutes.
@@ -48,11 +49,13 @@ pub async fn run(store: &Store, config: &Config, now: Timestamp) -> Result<Outco
     let over_by = now.minus(GRACE);
     let counters_by = now.minus(throttle::Limit::memory(config.throttle.window));
     let lifetimes = config.session_lifetimes();
+    let recorded_by = now.minus(config.audit.retention);
     Ok(Outcome {
         access_tokens: in_batches(store, move |tx| pruning::access_tokens(tx, over_by)).await?,
         client_tokens: in_batches(store, move |tx| pruning::client_tokens(tx, over_by)).await?,
         client_assertions: in_batches(store, move |tx| pruning::client_assertions(tx, over_by))
             .await?,
+        audit_events: in_batches(store, move |tx| pruning::audit_events(tx, recorded_by)).await?,
         throttles: in_batches(store, move |tx| pruning::throttles(tx, counters_by)).await?,
         // Before the grants, some of which wait for them.
         sessions: in_batches(store, move |tx| pruning::sessions(tx, &lifetimes, over_by)).await?,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::audit::Trail;
 use crate::config::Config;
 use crate::keys::{self, KeyError, LONGEST_RETIREMENT, REMEMBERED};
 use crate::protocol::client::Client;
@@ -34,6 +35,7 @@ pub fn run(
     now: Timestamp,
 ) -> Result<Outcome, KeyError> {
     let settings = &config.keys;
+    let trail = Trail::of_server(now);
     let stored = store.read_blocking(signing_keys::list)?;
     let lead = settings
         .rotate_every
@@ -60,12 +62,12 @@ pub fn run(
             due.push(*algorithm);
         }
     }
-    let published = keys::publish_next(store, root, &due, now.minus(lead), now)?.len();
+    let published = keys::publish_next(store, root, &due, now.minus(lead), &trail)?.len();
     let promoted = keys::promote(
         store,
         &settings.algorithms,
         now.minus(settings.publish_before),
-        now,
+        &trail,
     )?;
     let keep = longest_token_life(config, &store.read_blocking(clients::list)?)
         .saturating_add(GRACE)

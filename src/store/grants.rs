@@ -144,6 +144,11 @@ pub fn newest_session(
         .optional()?)
 }
 
+/// Whose it is or was.
+pub fn subject(conn: &mut AnyConnection, id: &str) -> Result<Option<String>, StoreError> {
+    one(conn, t::table.filter(t::id.eq(id)).select(t::user_id))
+}
+
 /// Ends a grant and with it every token that came from it.
 pub fn revoke(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool, StoreError> {
     let changed = diesel::update(

@@ -5,6 +5,7 @@
 //! the revocation that a replay causes, it returns inside `Ok`.
 
 pub mod access_tokens;
+pub mod audit_events;
 pub mod authorization_codes;
 pub mod client_assertions;
 pub mod client_secrets;

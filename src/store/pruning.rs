@@ -11,7 +11,7 @@ use diesel::prelude::*;
 
 use super::query::{self, KeptUpdate};
 use super::schema::{
-    access_tokens, client_assertions, client_tokens, grants, refresh_tokens,
+    access_tokens, audit_events, client_assertions, client_tokens, grants, refresh_tokens,
     sessions as session_rows, throttles,
 };
 use super::{AnyConnection, StoreError, on_each, sessions};
@@ -32,8 +32,8 @@ pub struct Batch {
 }
 
 macro_rules! delete_batch {
-    ($conn:expr, $table:ident, $key:ident, $condition:expr) => {{
-        let keys: Vec<Vec<u8>> = $table::table
+    ($conn:expr, $table:ident, $key:ident, $type:ty, $condition:expr) => {{
+        let keys: Vec<$type> = $table::table
             .filter($condition)
             .select($table::$key)
             .limit(BATCH)
@@ -49,13 +49,25 @@ macro_rules! delete_batch {
 /// Access tokens that expired.
 pub fn access_tokens(conn: &mut AnyConnection, expired_by: Timestamp) -> Result<Batch, StoreError> {
     let is_over = access_tokens::expires_at.le(expired_by.seconds());
-    Ok(delete_batch!(conn, access_tokens, token_hash, is_over))
+    Ok(delete_batch!(
+        conn,
+        access_tokens,
+        token_hash,
+        Vec<u8>,
+        is_over
+    ))
 }
 
 /// Access tokens of clients that expired.
 pub fn client_tokens(conn: &mut AnyConnection, expired_by: Timestamp) -> Result<Batch, StoreError> {
     let is_over = client_tokens::expires_at.le(expired_by.seconds());
-    Ok(delete_batch!(conn, client_tokens, token_hash, is_over))
+    Ok(delete_batch!(
+        conn,
+        client_tokens,
+        token_hash,
+        Vec<u8>,
+        is_over
+    ))
 }
 
 /// Client assertions that expired: they could not be used again anyhow.
@@ -68,6 +80,7 @@ pub fn client_assertions(
         conn,
         client_assertions,
         assertion_hash,
+        Vec<u8>,
         is_over
     ))
 }
@@ -75,7 +88,13 @@ pub fn client_assertions(
 /// Counters of windows that began so long ago that nobody asks for them.
 pub fn throttles(conn: &mut AnyConnection, began_by: Timestamp) -> Result<Batch, StoreError> {
     let is_over = throttles::window_started_at.le(began_by.seconds());
-    Ok(delete_batch!(conn, throttles, bucket, is_over))
+    Ok(delete_batch!(conn, throttles, bucket, Vec<u8>, is_over))
+}
+
+/// Audit events that were kept for as long as they are to be.
+pub fn audit_events(conn: &mut AnyConnection, recorded_by: Timestamp) -> Result<Batch, StoreError> {
+    let is_over = audit_events::time.le(recorded_by.seconds());
+    Ok(delete_batch!(conn, audit_events, id, String, is_over))
 }
 
 /// Sign-ins that ended, were idle for too long, or are too old.
@@ -134,7 +153,7 @@ pub fn grants(
         .collect();
     // A family that was used for months has more tokens than one transaction should delete.
     let of_over = refresh_tokens::grant_id.eq_any(&over);
-    let tokens = delete_batch!(conn, refresh_tokens, token_hash, of_over);
+    let tokens = delete_batch!(conn, refresh_tokens, token_hash, Vec<u8>, of_over);
     if tokens.is_full {
         return Ok(tokens);
     }

@@ -178,6 +178,20 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    audit_events (id) {
+        id -> Text,
+        time -> BigInt,
+        event -> Text,
+        actor -> Nullable<Text>,
+        target -> Nullable<Text>,
+        client_id -> Nullable<Text>,
+        address -> Nullable<Text>,
+        request_id -> Nullable<Text>,
+        detail -> Text,
+    }
+}
+
 diesel::joinable!(authorization_codes -> grants (grant_id));
 diesel::joinable!(access_tokens -> grants (grant_id));
 diesel::joinable!(client_tokens -> clients (client_id));
@@ -199,5 +213,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     client_assertions,
     client_tokens,
     refresh_tokens,
-    throttles
+    throttles,
+    audit_events
 );

@@ -163,7 +163,7 @@ pub fn promote(
     algorithm: &str,
     published_by: Timestamp,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Option<String>, StoreError> {
     lock_current(conn, algorithm)?;
     let next = KeyState::Next.slot(algorithm);
     let ready: Option<String> = one(
@@ -173,7 +173,7 @@ pub fn promote(
             .filter(t::created_at.le(published_by.seconds()))
             .select(t::kid),
     )?;
-    let Some(kid) = ready else { return Ok(false) };
+    let Some(kid) = ready else { return Ok(None) };
     // Whoever takes the key out of its place goes on; a second process that promotes at the same moment waits here, finds
     // the place empty, and must not touch what is current by then.
     let key = t::table.filter(t::kid.eq(&kid));
@@ -181,7 +181,7 @@ pub fn promote(
         .set(t::slot.eq(format!("{algorithm}/promoting")))
         .execute(conn)?;
     if taken == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     let current = KeyState::Current.slot(algorithm);
     diesel::update(t::table.filter(t::slot.eq(&current)))
@@ -190,7 +190,7 @@ pub fn promote(
     diesel::update(key)
         .set((t::slot.eq(current), t::activated_at.eq(now.seconds())))
         .execute(conn)?;
-    Ok(true)
+    Ok(Some(kid))
 }
 
 /// A key signs no more, and never will.

@@ -6,12 +6,14 @@ use askama::Template;
 
 use super::error::{self, Fault};
 use super::extract::browser::{self, Browser, SignedIn};
+use super::extract::trail::trail;
 use super::extract::{csrf, form};
 use super::pages::Page;
 use super::request_log::RequestId;
 use super::security_headers::{self, PageKind};
 use super::state::AppState;
 use super::texts::{self, Language, Texts};
+use crate::audit::Trail;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::time::Timestamp;
 use crate::store::StoreError;
@@ -135,6 +137,11 @@ impl Visit {
         browser::remember_browser(&mut response, &self.state, &mut self.browser);
         self.keep_language(&mut response);
         response
+    }
+
+    /// What the events of this request lead back to.
+    pub(super) fn trail(&self) -> Trail {
+        trail(&self.request, &self.state, self.now)
     }
 
     /// The request's id, which a person can quote.

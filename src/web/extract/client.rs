@@ -8,6 +8,8 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 
 use super::client_ip::client_ip;
 use super::form;
+use super::trail::trail;
+use crate::audit::{Event, Kind, Trail};
 use crate::identity::throttle::{self, Bucket, Limit};
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::client_assertion;
@@ -15,7 +17,7 @@ use crate::protocol::client_authentication::{self, Credentials};
 use crate::protocol::error::{OAuthError, invalid_client, invalid_request};
 use crate::protocol::parameters::Parameters;
 use crate::protocol::time::Timestamp;
-use crate::store::{client_assertions, client_secrets, throttles};
+use crate::store::{audit_events, client_assertions, client_secrets, throttles};
 use crate::web::address_limit;
 use crate::web::error::{self, Fault};
 use crate::web::oidc::cors;
@@ -184,7 +186,11 @@ async fn authenticate(
         Err(refusal) => {
             let guess = client_authentication::is_guess(&credentials, client.as_deref(), secrets);
             let refused = match counter.filter(|_| guess) {
-                Some(counter) => count(state, counter, now).await?,
+                Some(counter) => {
+                    let failed = Event::new(Kind::ClientAuthenticationFailed)
+                        .client(credentials.client_id.as_str());
+                    count(state, counter, trail(request, state, now), failed).await?
+                }
                 None => None,
             };
             return Ok(Err((client, refused.unwrap_or(refusal.into()))));
@@ -227,11 +233,18 @@ async fn use_assertion(
 async fn count(
     state: &AppState,
     (bucket, limit): (Bucket, Limit),
-    now: Timestamp,
+    trail: Trail,
+    failed: Event,
 ) -> Result<Option<Refused>, Fault> {
     let counted = state
         .store
-        .write(move |tx| throttles::count(tx, &bucket, limit, now))
+        .write(move |tx| {
+            let counted = throttles::count(tx, &bucket, limit, trail.now)?;
+            if counted.is_ok() {
+                audit_events::record(tx, &trail, &failed)?;
+            }
+            Ok(counted)
+        })
         .await?;
     state.guessing.note();
     Ok(counted.err().map(|until| Refused::Slowed { until }))

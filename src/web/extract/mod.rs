@@ -6,3 +6,4 @@ pub(in crate::web) mod client_ip;
 pub(in crate::web) mod csrf;
 pub(in crate::web) mod form;
 pub(in crate::web) mod guessing;
+pub(in crate::web) mod trail;

@@ -5,17 +5,19 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::transaction::{Opened, Transaction};
+use crate::audit::{Event, Kind};
 use crate::identity::email::canonical_login;
 use crate::identity::password::{self, Password};
 use crate::identity::session::Session;
 use crate::identity::throttle::{self, Bucket, Limit};
 use crate::identity::user::User;
 use crate::protocol::acr;
+use crate::protocol::client::ClientId;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 use crate::random;
-use crate::store::{AnyConnection, StoreError, sessions, throttles, users};
+use crate::store::{AnyConnection, StoreError, audit_events, sessions, throttles, users};
 use crate::web::error::{self, Fault};
 use crate::web::extract::browser::{self, SignedIn};
 use crate::web::extract::client_ip::client_ip;
@@ -148,11 +150,8 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
             refuse(SignInProblem::MissingPassword, StatusCode::BAD_REQUEST),
         ));
     };
-    let proved_for = match &purpose {
-        Purpose::App(transaction) => Some(transaction.ticket.id.clone()),
-        Purpose::Home => None,
-    };
-    match prove(visit, &login, typed, remember, proved_for).await? {
+    let wish = Wish::of(&purpose, remember);
+    match prove(visit, &login, typed, wish).await? {
         Attempt::SignedIn(signed_in) => welcome(visit, purpose, *signed_in).await,
         Attempt::Mismatch => Ok(page(
             visit,
@@ -188,6 +187,39 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
     }
 }
 
+/// What a sign-in is to be good for.
+struct Wish {
+    /// The pending request that it answers, and the app that sent it.
+    proved_for: Option<String>,
+    client_id: Option<ClientId>,
+    remember: bool,
+}
+
+impl Wish {
+    fn of(purpose: &Purpose, remember: bool) -> Self {
+        let (proved_for, client_id) = match purpose {
+            Purpose::App(transaction) => (
+                Some(transaction.ticket.id.clone()),
+                Some(transaction.client.client_id.clone()),
+            ),
+            Purpose::Home => (None, None),
+        };
+        Self {
+            proved_for,
+            client_id,
+            remember,
+        }
+    }
+
+    fn event(&self, kind: Kind) -> Event {
+        let event = Event::new(kind).noting("method", acr::PASSWORD);
+        match &self.client_id {
+            Some(client_id) => event.client(client_id.as_str()),
+            None => event,
+        }
+    }
+}
+
 /// How an attempt ended.
 enum Attempt {
     SignedIn(Box<SignedIn>),
@@ -200,13 +232,7 @@ enum Attempt {
 }
 
 /// Counts, verifies, and only then takes the count back: parallel guesses can't slip past the counter.
-async fn prove(
-    visit: &mut Visit,
-    login: &str,
-    typed: &str,
-    remember: bool,
-    proved_for: Option<String>,
-) -> Result<Attempt, Fault> {
+async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Result<Attempt, Fault> {
     let state = visit.state.clone();
     let now = visit.now;
     let key = canonical_login(login);
@@ -231,14 +257,31 @@ async fn prove(
         address,
     );
 
+    // Nobody's name is written down that was only typed: it may be a password in the wrong field.
+    let told = |kind| {
+        let event = wish.event(kind);
+        match &user {
+            Some(user) => event.target(&user.id),
+            None => event,
+        }
+    };
+    let trail = visit.trail();
     let counted = {
-        let buckets = buckets.clone();
+        let (buckets, trail, throttled) =
+            (buckets.clone(), trail.clone(), told(Kind::LoginThrottled));
         state
             .store
-            .write(move |tx| count(tx, &buckets, now))
+            .write(move |tx| {
+                let counted = count(tx, &buckets, now)?;
+                if let Err((Bucket(bucket), until)) = &counted {
+                    let occasion = [bucket.as_slice(), &until.seconds().to_be_bytes()].concat();
+                    audit_events::record_once(tx, &trail, &throttled, &occasion)?;
+                }
+                Ok(counted)
+            })
             .await?
     };
-    if let Err(until) = counted {
+    if let Err((_, until)) = counted {
         tracing::warn!(
             known_browser = known_browser.is_some(),
             "sign-in slowed after too many failures"
@@ -253,11 +296,21 @@ async fn prove(
             return Ok(Attempt::Busy);
         }
     };
+    let reason = match (&user, &verified) {
+        (None, _) => "unknown_account",
+        (Some(_), None) => "wrong_password",
+        (Some(_), Some(_)) => "disabled",
+    };
+    let failed = told(Kind::LoginFailed).noting("reason", reason);
     let Some((user, verified)) = user.zip(verified).filter(|(user, _)| !user.disabled) else {
         tracing::info!("sign-in failed");
+        state
+            .store
+            .write(move |tx| audit_events::record(tx, &trail, &failed))
+            .await?;
         return Ok(Attempt::Mismatch);
     };
-    let opened = open_session(visit, &user, verified, buckets, remember, proved_for).await?;
+    let opened = open_session(visit, &user, verified, buckets, wish).await?;
     Ok(opened.map_or(Attempt::Mismatch, |signed_in| {
         Attempt::SignedIn(Box::new(signed_in))
     }))
@@ -312,8 +365,7 @@ async fn open_session(
     user: &User,
     verified: Verified,
     buckets: Vec<(Bucket, Limit)>,
-    remember: bool,
-    proved_for: Option<String>,
+    wish: Wish,
 ) -> Result<Option<SignedIn>, Fault> {
     let now = visit.now;
     let live = visit.signed_in().await?;
@@ -323,10 +375,10 @@ async fn open_session(
         id: earlier.map_or_else(random::id, |earlier| earlier.session.id.clone()),
         user_id: user.id.clone(),
         auth_time: now,
-        proved_for,
+        proved_for: wish.proved_for.clone(),
         acr: acr::ONE_FACTOR.to_owned(),
         amr: vec![acr::PASSWORD.to_owned()],
-        remembered: remember,
+        remembered: wish.remember,
         created_at: earlier.map_or(now, |earlier| earlier.session.created_at),
         last_seen_at: now,
         ended_at: None,
@@ -337,6 +389,9 @@ async fn open_session(
         created_at: now,
         ..session.clone()
     };
+    let mut succeeded = wish.event(Kind::LoginSucceeded).target(&user.id);
+    succeeded.actor = Some(user.id.clone());
+    let trail = visit.trail();
     let opened = {
         let (session, hash, user, is_earlier) = (
             session.clone(),
@@ -360,6 +415,7 @@ async fn open_session(
                 if let (Some(stronger), Some(old)) = (&verified.stronger, &user.password_hash) {
                     users::strengthen_hash(tx, &user.id, old, stronger)?;
                 }
+                audit_events::record(tx, &trail, &succeeded)?;
                 if is_earlier && sessions::renew(tx, &session, &hash)? {
                     return Ok(Some(session.id.clone()));
                 }
@@ -408,12 +464,12 @@ fn count(
     tx: &mut AnyConnection,
     buckets: &[(Bucket, Limit)],
     now: Timestamp,
-) -> Result<Result<(), Timestamp>, StoreError> {
+) -> Result<Result<(), (Bucket, Timestamp)>, StoreError> {
     for (position, (bucket, limit)) in buckets.iter().enumerate() {
         if let Err(until) = throttles::count(tx, bucket, *limit, now)? {
             // This attempt doesn't take place, so the counters before it give theirs back.
             take_back(tx, buckets.get(..position).unwrap_or_default())?;
-            return Ok(Err(until));
+            return Ok(Err((bucket.clone(), until)));
         }
     }
     Ok(Ok(()))

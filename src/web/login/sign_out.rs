@@ -4,9 +4,10 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
+use crate::audit::{Event, Kind};
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::parameters::Parameters;
-use crate::store::{grants, sessions};
+use crate::store::{audit_events, grants, sessions};
 use crate::web::error::{self, Fault};
 use crate::web::extract::browser::SignedIn;
 use crate::web::extract::{browser, form};
@@ -35,16 +36,20 @@ pub(in crate::web) async fn end(
 ) -> Result<bool, Fault> {
     visit.browser.keep_only(&live);
     let (ended, kept): (Vec<_>, Vec<_>) = live.into_iter().partition(is_meant);
-    let ids: Vec<_> = ended.iter().map(|other| other.session.id.clone()).collect();
-    let now = visit.now;
-    if !ids.is_empty() {
+    let sessions: Vec<_> = ended.iter().map(|other| other.session.clone()).collect();
+    let (now, trail) = (visit.now, visit.trail());
+    if !sessions.is_empty() {
         visit
             .state
             .store
             .write(move |tx| {
-                for id in &ids {
-                    sessions::end(tx, id, now)?;
-                    grants::revoke_session(tx, id, now)?;
+                for session in &sessions {
+                    if sessions::end(tx, &session.id, now)? {
+                        let event = Event::by_user(Kind::SessionEnded, &session.user_id)
+                            .noting("session", session.id.as_str());
+                        audit_events::record(tx, &trail, &event)?;
+                    }
+                    grants::revoke_session(tx, &session.id, now)?;
                 }
                 Ok(())
             })

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::{Event, Kind};
 use crate::identity::email::canonical_login;
 use crate::identity::session::Session;
 use crate::protocol::authorization_request::{
@@ -28,7 +29,7 @@ use crate::protocol::scope;
 use crate::protocol::seal::{TokenHash, constant_time_eq};
 use crate::protocol::time::Timestamp;
 use crate::random;
-use crate::store::{authorization_codes, consents, grants, sessions};
+use crate::store::{audit_events, authorization_codes, consents, grants, sessions};
 use crate::web::error::{self, About, Fault};
 use crate::web::extract::browser::{self, SignedIn};
 use crate::web::pages::{AppFace, Compared, Detail, ErrorKind, FormPost, Link, Page};
@@ -433,6 +434,7 @@ impl Transaction {
             .session
             .should_be_touched(&visit.state.session_lifetimes(), now);
         let allowed = allowed.then(|| Consent::needed(&grant.scope, &grant.claims));
+        let trail = visit.trail();
         let written = visit
             .state
             .store
@@ -444,7 +446,15 @@ impl Transaction {
                 if let Some(allowed) = &allowed {
                     let (user_id, client_id) = (&grant.subject, &grant.client_id);
                     let earlier = consents::find(tx, user_id, client_id)?.unwrap_or_default();
-                    consents::put(tx, user_id, client_id, &earlier.union(allowed), now)?;
+                    let consent = earlier.union(allowed);
+                    if consent != earlier {
+                        let event = Event::by_user(Kind::ConsentGiven, user_id)
+                            .client(client_id.as_str())
+                            .noting("scope", consent.scope.to_string())
+                            .noting("claims", consent.claims.clone());
+                        audit_events::record(tx, &trail, &event)?;
+                    }
+                    consents::put(tx, user_id, client_id, &consent, now)?;
                 }
                 grants::insert(tx, &grant)?;
                 authorization_codes::insert(tx, &issued, &hash)?;

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::Tokens;
 use super::issue::{self, Order};
 use super::refresh_token::refresh_limits;
+use crate::audit::{Event, Kind, Trail};
 use crate::identity::user::User;
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::error::{OAuthError, invalid_grant};
@@ -17,7 +18,7 @@ use crate::protocol::{resource, scope};
 use crate::random;
 use crate::store::access_tokens::{self, NewAccessToken};
 use crate::store::refresh_tokens::{self, NewRefreshToken};
-use crate::store::{AnyConnection, StoreError, authorization_codes, grants, users};
+use crate::store::{AnyConnection, StoreError, audit_events, authorization_codes, grants, users};
 use crate::web::error::Fault;
 use crate::web::state::AppState;
 
@@ -26,8 +27,9 @@ pub(super) async fn exchange(
     state: &AppState,
     parameters: &Parameters,
     client: &Client,
+    trail: Trail,
 ) -> Result<Result<Tokens, OAuthError>, Fault> {
-    let now = state.clock.now();
+    let now = trail.now;
     let request = match Request::parse(parameters) {
         Ok(request) => request,
         Err(refusal) => return Ok(Err(refusal)),
@@ -73,7 +75,7 @@ pub(super) async fn exchange(
     let (hash, grant_id, client_id) = (request.code, code.grant_id, client.client_id.clone());
     let redeemed = state
         .store
-        .write(move |tx| redeem(tx, &hash, &grant_id, &client_id, record.as_ref(), now))
+        .write(move |tx| redeem(tx, &hash, &grant_id, &client_id, record.as_ref(), &trail))
         .await?;
     Ok(match (redeemed, signed) {
         (Ok(()), Some((signed, refresh_token))) => {
@@ -136,6 +138,22 @@ fn load(conn: &mut AnyConnection, hash: &TokenHash) -> Result<Option<Loaded>, St
     Ok(Some((code, live)))
 }
 
+/// Somebody used a second time what is good once; whose grant that was is the target.
+pub(super) fn replayed(
+    tx: &mut AnyConnection,
+    kind: Kind,
+    client: &ClientId,
+    grant_id: &str,
+) -> Result<Event, StoreError> {
+    let event = Event::new(kind)
+        .client(client.as_str())
+        .noting("grant", grant_id);
+    Ok(match grants::subject(tx, grant_id)? {
+        Some(subject) => event.target(&subject),
+        None => event,
+    })
+}
+
 /// Outer error: a fault, rolled back. Inner error: a refusal, committed.
 fn redeem(
     tx: &mut AnyConnection,
@@ -143,8 +161,9 @@ fn redeem(
     grant_id: &str,
     client: &ClientId,
     record: Option<&Record>,
-    now: Timestamp,
+    trail: &Trail,
 ) -> Result<Result<(), OAuthError>, StoreError> {
+    let now = trail.now;
     if !authorization_codes::claim(tx, hash, now)? {
         // Read after the claim: before it, another exchange may have been quicker.
         let Some(code) = authorization_codes::find(tx, hash)? else {
@@ -156,6 +175,8 @@ fn redeem(
         // Whoever comes second has the verifier and the client's secret too: a replay (RFC 6749 §4.1.2).
         if grants::revoke(tx, &code.grant_id, now)? {
             tracing::warn!(client.id = %client, grant.id = %code.grant_id, "authorization code replayed");
+            let event = replayed(tx, Kind::CodeReplayed, client, &code.grant_id)?;
+            audit_events::record(tx, trail, &event)?;
         }
         return Ok(Err(invalid_grant("the code was already used")));
     }

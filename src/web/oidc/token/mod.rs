@@ -19,6 +19,7 @@ use crate::protocol::grants::GrantType;
 use crate::protocol::parameters::Parameters;
 use crate::web::error::{self, Fault};
 use crate::web::extract::client;
+use crate::web::extract::trail::trail;
 use crate::web::state::AppState;
 
 /// Tokens for a grant.
@@ -47,19 +48,20 @@ async fn dispatch(
         Ok(grant_type) => grant_type,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    let trail = trail(request, state, state.clock.now());
     let (state, parameters, client) = (state.clone(), parameters.clone(), client.clone());
     match grant_type {
         GrantType::AuthorizationCode => {
-            to_the_end(
-                async move { authorization_code::exchange(&state, &parameters, &client).await },
-            )
+            to_the_end(async move {
+                authorization_code::exchange(&state, &parameters, &client, trail).await
+            })
             .await
         }
         GrantType::RefreshToken => {
             let from = refresh_token::origin(&state, request, &client);
-            to_the_end(
-                async move { refresh_token::refresh(&state, &parameters, &client, from).await },
-            )
+            to_the_end(async move {
+                refresh_token::refresh(&state, &parameters, &client, from, trail).await
+            })
             .await
         }
         GrantType::ClientCredentials => {

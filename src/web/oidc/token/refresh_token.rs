@@ -7,7 +7,9 @@ use actix_web::http::header;
 use serde_json::json;
 
 use super::Tokens;
+use super::authorization_code::replayed;
 use super::issue::{self, Order, Signed};
+use crate::audit::{Kind, Trail};
 use crate::identity::session::Lifetimes;
 use crate::identity::user::User;
 use crate::protocol::client::Client;
@@ -21,7 +23,7 @@ use crate::protocol::seal::{TokenHash, mac};
 use crate::protocol::time::Timestamp;
 use crate::store::access_tokens::{self, NewAccessToken};
 use crate::store::refresh_tokens::{self, NewRefreshToken};
-use crate::store::{AnyConnection, StoreError, grants};
+use crate::store::{AnyConnection, StoreError, audit_events, grants};
 use crate::web::error::Fault;
 use crate::web::extract::client_ip::{client_ip, neighbourhood};
 use crate::web::state::AppState;
@@ -67,8 +69,9 @@ pub(super) async fn refresh(
     parameters: &Parameters,
     client: &Arc<Client>,
     from: Option<[u8; 32]>,
+    trail: Trail,
 ) -> Result<Result<Tokens, OAuthError>, Fault> {
-    let now = state.clock.now();
+    let now = trail.now;
     let request = match Request::parse(parameters) {
         Ok(request) => request,
         Err(refusal) => return Ok(Err(refusal)),
@@ -105,7 +108,7 @@ pub(super) async fn refresh(
             {
                 return Ok(Ok(()));
             }
-            attempt.judge(tx, record.as_ref(), &lifetimes)
+            attempt.judge(tx, record.as_ref(), &lifetimes, &trail)
         })
         .await?;
     Ok(match (redeemed, signed) {
@@ -270,6 +273,7 @@ impl Attempt {
         tx: &mut AnyConnection,
         record: Option<&NewAccessToken>,
         lifetimes: &Lifetimes,
+        trail: &Trail,
     ) -> Result<Result<(), OAuthError>, StoreError> {
         let Some(token) = refresh_tokens::find(tx, &self.token, &self.successor)? else {
             return Ok(Err(unknown()));
@@ -282,6 +286,9 @@ impl Attempt {
             Verdict::Replayed => {
                 if grants::revoke(tx, &token.grant_id, self.now)? {
                     tracing::warn!(client.id = %self.client.client_id, grant.id = %token.grant_id, "refresh token replayed");
+                    let client = &self.client.client_id;
+                    let event = replayed(tx, Kind::RefreshTokenReplayed, client, &token.grant_id)?;
+                    audit_events::record(tx, trail, &event)?;
                 }
                 Ok(Err(unknown()))
             }
