@@ -48,3 +48,4 @@ mod stolen_token;
 mod store;
 mod store_engine;
 mod throttle;
+mod users;

@@ -44,7 +44,7 @@ fn export(config: &Config, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     }
 }
 
-fn describe(event: &Recorded) -> Value {
+pub(super) fn describe(event: &Recorded) -> Value {
     json!({
         "id": event.id,
         "time": output::time(event.time),

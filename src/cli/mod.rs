@@ -11,6 +11,7 @@ mod dev;
 mod failure;
 mod gc;
 mod healthcheck;
+mod held;
 mod keys;
 mod logging;
 mod migrate;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, json};
 
 use super::failure::Failure;
+use super::held;
 use super::output::{self, Format};
 use super::password_input;
 use crate::audit::{Event, Kind, Trail};
@@ -14,11 +15,13 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::email::canonical_login;
 use crate::identity::password::{self, Password};
+use crate::identity::throttle;
 use crate::identity::user::User;
 use crate::random;
 use crate::seed::{Seed, SeedError, UserEntry};
 use crate::startup;
-use crate::store::{Store, StoreError, audit_events, users};
+
+use crate::store::{Store, StoreError, audit_events, grants, sessions, throttles, users};
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -26,8 +29,27 @@ pub(super) enum Verb {
     Create(New),
     /// Show everybody.
     List,
+    /// Show one person, their sign-ins and the apps that they allowed something.
+    Show { email: String },
     /// Set a new password, one line of standard input; ends the person's sessions and what apps were allowed.
     SetPassword { email: String },
+    /// Let a person sign in no more; what they have open ends at once.
+    Disable { email: String },
+    /// Let a person sign in again.
+    Enable { email: String },
+    /// Forget the failures that slow down sign-ins from new browsers.
+    Unlock { email: String },
+    /// End a person's sign-ins, with the tokens that are bound to them.
+    EndSessions {
+        email: String,
+        /// Also what apps may do while the person is away (`offline_access`).
+        #[arg(long)]
+        apps: bool,
+    },
+    /// Print everything that is held on a person, as one JSON object.
+    Export { email: String },
+    /// Remove a person with everything that is theirs.
+    Delete { email: String },
 }
 
 #[derive(Args)]
@@ -57,6 +79,13 @@ pub(super) fn run(
         Verb::Create(new) => create(config, new, format, out),
         Verb::List => list(config, format, out),
         Verb::SetPassword { email } => set_password(config, &email, format, out),
+        Verb::Show { email } => held::show(config, &email, format, out),
+        Verb::Disable { email } => set_disabled(config, &email, true, format, out),
+        Verb::Enable { email } => set_disabled(config, &email, false, format, out),
+        Verb::Unlock { email } => unlock(config, &email, format, out),
+        Verb::EndSessions { email, apps } => end_sessions(config, &email, apps, format, out),
+        Verb::Export { email } => held::export(config, &email, out),
+        Verb::Delete { email } => delete(config, &email, format, out),
     }
 }
 
@@ -89,7 +118,7 @@ fn create(
         .ok_or_else(|| Failure::new(format!("{email} was deleted again meanwhile")))?;
     match format {
         Format::Table => writeln!(out, "created {}", user.email)?,
-        Format::Json => output::object(out, &describe(&user))?,
+        Format::Json => output::object(out, &held::describe(&user))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -99,7 +128,7 @@ fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode
         .store
         .read_blocking(users::list)?;
     let headings = ["EMAIL", "NAME", "VERIFIED", "ADMIN", "DISABLED", "GROUPS"];
-    output::list(out, format, &people, &headings, row, describe)?;
+    output::list(out, format, &people, &headings, row, held::describe)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,8 +139,7 @@ fn set_password(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let store = startup::open(config, false)?.store;
-    let unknown = || Failure::new(format!("nobody has the e-mail {email}"));
-    let user = find(&store, email)?.ok_or_else(unknown)?;
+    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
     let settings = &config.password;
     let password = Password::parse(&password_input::read()?)?;
     let policy = settings.policy();
@@ -128,7 +156,7 @@ fn set_password(
         users::change_password(tx, &id, &hash, now)
     })?;
     if !changed {
-        return Err(unknown());
+        return Err(unknown(email));
     }
     match format {
         Format::Table => writeln!(
@@ -141,7 +169,152 @@ fn set_password(
     Ok(ExitCode::SUCCESS)
 }
 
-fn find(store: &Store, email: &str) -> Result<Option<User>, StoreError> {
+fn set_disabled(
+    config: &Config,
+    email: &str,
+    disabled: bool,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let store = startup::open(config, false)?.store;
+    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+    let now = Clock::system().now();
+    let (id, trail) = (user.id.clone(), Trail::of_command(now));
+    let changed = store.write_blocking(move |tx| {
+        let changed = users::set_disabled(tx, &id, disabled, now)?;
+        if changed {
+            let kind = if disabled {
+                Kind::UserDisabled
+            } else {
+                Kind::UserEnabled
+            };
+            audit_events::record(tx, &trail, &Event::new(kind).target(&id))?;
+        }
+        Ok(changed)
+    })?;
+    let state = if disabled { "disabled" } else { "enabled" };
+    match format {
+        Format::Table if !changed => writeln!(out, "{} was {state} already", user.email)?,
+        Format::Table if disabled => {
+            writeln!(out, "disabled {}; what they had open has ended", user.email)?
+        }
+        Format::Table => writeln!(out, "enabled {}", user.email)?,
+        Format::Json => output::object(
+            out,
+            &json!({ "id": user.id, "email": user.email, "disabled": disabled, "changed": changed }),
+        )?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Addresses stay slowed: they are not the person's, and behind them may be who guessed.
+fn unlock(
+    config: &Config,
+    email: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let opened = startup::open(config, false)?;
+    let store = opened.store;
+    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+    let bucket = throttle::of_account(&opened.root, &user.email_key);
+    let (id, trail) = (user.id.clone(), Trail::of_command(Clock::system().now()));
+    let had_failures = store.write_blocking(move |tx| {
+        audit_events::record(tx, &trail, &Event::new(Kind::UserUnlocked).target(&id))?;
+        throttles::clear(tx, &bucket)
+    })?;
+    match format {
+        Format::Table if had_failures => writeln!(
+            out,
+            "unlocked {}; an address that failed too often stays slowed until its window ends",
+            user.email
+        )?,
+        Format::Table => writeln!(out, "nothing was counted against {}", user.email)?,
+        Format::Json => output::object(
+            out,
+            &json!({ "id": user.id, "email": user.email, "had_failures": had_failures }),
+        )?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn end_sessions(
+    config: &Config,
+    email: &str,
+    apps: bool,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let store = startup::open(config, false)?.store;
+    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+    let now = Clock::system().now();
+    let (id, trail) = (user.id.clone(), Trail::of_command(now));
+    let (sessions, grants) = store.write_blocking(move |tx| {
+        // The person's row comes first, so that a sign-in that is about to commit is seen.
+        users::find_locked(tx, &id)?;
+        let sessions = sessions::end_all(tx, &id, now)?;
+        let grants = if apps {
+            grants::revoke_user(tx, &id, now)?
+        } else {
+            grants::revoke_user_sessions(tx, &id, now)?
+        };
+        let event = Event::new(Kind::SessionEnded).target(&id);
+        let event = event.noting("sessions", sessions).noting("grants", grants);
+        audit_events::record(tx, &trail, &event)?;
+        Ok((sessions, grants))
+    })?;
+    match format {
+        Format::Table => writeln!(
+            out,
+            "ended {sessions} sign-ins of {}, and {grants} grants of apps with them",
+            user.email
+        )?,
+        Format::Json => output::object(
+            out,
+            &json!({ "id": user.id, "email": user.email, "sessions": sessions, "grants": grants }),
+        )?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn delete(
+    config: &Config,
+    email: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let store = startup::open(config, false)?.store;
+    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+    let (id, trail) = (user.id.clone(), Trail::of_command(Clock::system().now()));
+    let deleted = store.write_blocking(move |tx| {
+        let deleted = users::delete(tx, &id)?;
+        if deleted {
+            audit_events::record(tx, &trail, &Event::new(Kind::UserDeleted).target(&id))?;
+        }
+        Ok(deleted)
+    })?;
+    if !deleted {
+        return Err(unknown(email));
+    }
+    match format {
+        Format::Table => writeln!(
+            out,
+            "deleted {}; their sign-ins, consents and tokens are gone with them",
+            user.email
+        )?,
+        Format::Json => output::object(
+            out,
+            &json!({ "id": user.id, "email": user.email, "deleted": true }),
+        )?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn unknown(email: &str) -> Failure {
+    Failure::new(format!("nobody has the e-mail {email}"))
+}
+
+pub(super) fn find(store: &Store, email: &str) -> Result<Option<User>, StoreError> {
     let key = canonical_login(email);
     store.read_blocking(move |conn| users::find_by_email(conn, &key))
 }
@@ -156,20 +329,4 @@ fn row(user: &User) -> Vec<String> {
         output::yes(user.disabled),
         user.groups.join(", "),
     ]
-}
-
-/// Everything but the hash.
-fn describe(user: &User) -> serde_json::Value {
-    json!({
-        "id": user.id,
-        "email": user.email,
-        "email_verified": user.email_verified,
-        "has_password": user.password_hash.is_some(),
-        "admin": user.admin,
-        "disabled": user.disabled,
-        "groups": user.groups,
-        "claims": user.claims,
-        "created_at": output::time(user.created_at),
-        "updated_at": output::time(user.updated_at),
-    })
 }

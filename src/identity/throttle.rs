@@ -130,7 +130,7 @@ pub fn buckets(
         None => {
             let address = address.map(|address| bucket("address", &network(address)));
             [
-                Some((bucket("account", account), of_account)),
+                Some((self::of_account(key, account), of_account)),
                 address.map(|address| (address, of_address)),
             ]
             .into_iter()
@@ -138,6 +138,15 @@ pub fn buckets(
             .collect()
         }
     }
+}
+
+/// The counter of an account's failures from browsers that nobody knows.
+pub fn of_account(key: &RootKey, account: &str) -> Bucket {
+    Bucket(mac(
+        key,
+        "throttle",
+        format!("account\0{account}").as_bytes(),
+    ))
 }
 
 /// The counter of wrong secrets that one address sent for one client. Only there is anybody slowed: a client is one program

@@ -71,6 +71,14 @@ pub fn list(
     rows.into_iter().map(Recorded::try_from).collect()
 }
 
+/// What a person did, and what was done to them, oldest first.
+pub fn about(conn: &mut AnyConnection, user_id: &str) -> Result<Vec<Recorded>, StoreError> {
+    let theirs = t::actor.eq(user_id).or(t::target.eq(user_id));
+    let found = t::table.filter(theirs).order((t::time, t::id));
+    let rows: Vec<Row> = found.load(conn)?;
+    rows.into_iter().map(Recorded::try_from).collect()
+}
+
 fn row(id: String, trail: &Trail, event: &Event) -> Row {
     let actor = event.actor.clone();
     Row {

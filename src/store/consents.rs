@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::columns::{from_json, to_json};
+use super::columns::{from_json, to_json, to_time};
 use super::query::one;
 use super::schema::consents as t;
 use super::{AnyConnection, StoreError, on_each};
@@ -31,6 +31,24 @@ pub fn find(
             .select((t::scope, t::claims)),
     )?;
     row.map(Consent::try_from).transpose()
+}
+
+/// What this person allowed whom, and when.
+pub fn of_user(
+    conn: &mut AnyConnection,
+    user_id: &str,
+) -> Result<Vec<(ClientId, Consent, Timestamp)>, StoreError> {
+    let rows: Vec<(String, i64, Row)> = t::table
+        .filter(t::user_id.eq(user_id))
+        .order(t::client_id)
+        .select((t::client_id, t::given_at, (t::scope, t::claims)))
+        .load(conn)?;
+    rows.into_iter()
+        .map(|(client, given_at, row)| {
+            let consent = Consent::try_from(row)?;
+            Ok((ClientId::from_request(&client), consent, to_time(given_at)))
+        })
+        .collect()
 }
 
 /// Writes down what is allowed now, in place of what was.

@@ -181,6 +181,34 @@ pub fn revoke_session(
         .execute(conn)?)
 }
 
+/// A person's grants that nobody ended, latest first.
+pub fn of_user(conn: &mut AnyConnection, user_id: &str) -> Result<Vec<Grant>, StoreError> {
+    let rows: Vec<Row> = t::table
+        .filter(t::user_id.eq(user_id))
+        .filter(t::revoked_at.is_null())
+        .order((t::created_at.desc(), t::id))
+        .select(query::columns::<Row>())
+        .load(conn)?;
+    rows.into_iter().map(Grant::try_from).collect()
+}
+
+/// Ends every grant that is bound to a sign-in of a person.
+pub fn revoke_user_sessions(
+    conn: &mut AnyConnection,
+    user_id: &str,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let bound = t::table
+        .filter(t::user_id.eq(user_id))
+        .filter(t::offline.eq(false));
+    Ok(diesel::update(bound.filter(t::revoked_at.is_null()))
+        .set((
+            t::revoked_at.eq(now.seconds()),
+            t::prune_after.eq(now.seconds()),
+        ))
+        .execute(conn)?)
+}
+
 /// Ends every grant of a person.
 pub fn revoke_user(
     conn: &mut AnyConnection,

@@ -53,6 +53,17 @@ pub fn is_open(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
     Ok(found.is_some())
 }
 
+/// A person's sign-ins that nobody ended, latest first; their times are not judged.
+pub fn of_user(conn: &mut AnyConnection, user_id: &str) -> Result<Vec<Session>, StoreError> {
+    let rows: Vec<Row> = t::table
+        .filter(t::user_id.eq(user_id))
+        .filter(t::ended_at.is_null())
+        .order((t::last_seen_at.desc(), t::id))
+        .select(query::columns::<Row>())
+        .load(conn)?;
+    rows.into_iter().map(Session::try_from).collect()
+}
+
 /// Adds a sign-in.
 pub fn insert(
     conn: &mut AnyConnection,

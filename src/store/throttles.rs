@@ -89,6 +89,14 @@ pub fn take_back(conn: &mut AnyConnection, bucket: &Bucket) -> Result<(), StoreE
     Ok(())
 }
 
+/// Forgets what was counted, if anything was.
+pub fn clear(conn: &mut AnyConnection, bucket: &Bucket) -> Result<bool, StoreError> {
+    let counter = t::table
+        .filter(t::bucket.eq(bucket.0.as_slice()))
+        .filter(t::failures.gt(0).or(t::earlier_failures.gt(0)));
+    Ok(diesel::delete(counter).execute(conn)? == 1)
+}
+
 /// Whether a counter has reached this many failures in a window that began after a time.
 pub fn any_full(
     conn: &mut AnyConnection,

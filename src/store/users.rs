@@ -113,6 +113,32 @@ pub fn strengthen_hash(
     Ok(changed == 1)
 }
 
+/// Switches an account off or on again, and answers whether that changed anything. What was open ends with it: whoever is
+/// let in again begins anew.
+pub fn set_disabled(
+    conn: &mut AnyConnection,
+    id: &str,
+    disabled: bool,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let other = t::table
+        .filter(t::id.eq(id))
+        .filter(t::disabled.ne(disabled));
+    let changed = diesel::update(other)
+        .set((t::disabled.eq(disabled), t::updated_at.eq(now.seconds())))
+        .execute(conn)?;
+    if disabled {
+        sessions::end_all(conn, id, now)?;
+        grants::revoke_user(conn, id, now)?;
+    }
+    Ok(changed == 1)
+}
+
+/// Removes a person with everything that is theirs. The `sub` is never given to anybody again.
+pub fn delete(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
+    Ok(diesel::delete(t::table.filter(t::id.eq(id))).execute(conn)? == 1)
+}
+
 /// Sets a new password, and ends what the old one opened and allowed.
 pub fn change_password(
     conn: &mut AnyConnection,

@@ -138,6 +138,26 @@ impl Installation {
         assert!(done.status.success(), "{arguments:?}: {said}");
     }
 
+    /// What a command that succeeds prints as JSON.
+    pub fn objects(&self, arguments: &[&str]) -> Vec<Value> {
+        let done = self
+            .command(arguments)
+            .args(["--output", "json"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{arguments:?}: {said}");
+        let objects = serde_json::Deserializer::from_slice(&done.stdout).into_iter();
+        objects.collect::<Result<_, _>>().unwrap()
+    }
+
+    /// What a command that is refused says.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let done = self.command(arguments).output().unwrap();
+        assert_eq!(done.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(done.stderr).unwrap()
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
         command
