@@ -9,6 +9,7 @@
 //! | [`cli`], [`startup`], [`jobs`] | the command line, the start of a server, periodic work | all of them |
 //! | [`config`], [`keys`], [`client_cache`], [`hashing`] | configuration; signing keys; clients kept in memory; threads for passwords | `protocol`, `identity`, `store` |
 //! | [`audit`] | what is written down of what happens | `protocol`, `random` |
+//! | [`metrics`] | what monitoring sees | `store` |
 //! | [`clock`], [`random`] | the only readers of time and of randomness | nothing |
 
 pub mod audit;
@@ -20,6 +21,7 @@ pub mod hashing;
 pub mod identity;
 pub mod jobs;
 pub mod keys;
+pub mod metrics;
 pub mod protocol;
 pub mod random;
 pub mod seed;

@@ -18,6 +18,7 @@ use crate::hashing::{HashingQueue, threads_by_default};
 use crate::identity::password::HashError;
 use crate::jobs::{prune_expired, rotate_keys};
 use crate::keys::{self, KeyError, KeyRing, Keys};
+use crate::metrics::Metrics;
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
 use crate::seed::{self, DevApp, SeedError};
@@ -64,6 +65,8 @@ pub enum StartError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Seed(#[from] SeedError),
+    #[error("the metrics contradict each other")]
+    Metrics(#[from] prometheus::Error),
 }
 
 /// A server that accepts requests.
@@ -157,6 +160,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         clients: clients.clone(),
         guessing: Default::default(),
         address_limit: AddressLimit::new(&config),
+        metrics: Metrics::new(store.write_counters())?,
         clock: clock.clone(),
         root: root.clone(),
         keys: keys.clone(),

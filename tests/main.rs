@@ -33,6 +33,7 @@ mod introspection;
 mod keys;
 mod lost_answer;
 mod malformed;
+mod metrics;
 mod migrations;
 mod nodes;
 mod openid_connect_rp;

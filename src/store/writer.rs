@@ -1,5 +1,6 @@
 //! SQLite's one writer: group commit. A commit waits for the disk, so what is queued shares one.
 
+use prometheus::{Histogram, HistogramOpts};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::connection::{self, AnyConnection, Pooling, Target, Use};
@@ -11,11 +12,28 @@ use super::{StoreError, error};
 pub(super) const MOST_IN_A_BATCH: usize = 64;
 
 /// How writes were grouped so far, for the metrics page.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WriteCounters {
     commits: AtomicU64,
     writes: AtomicU64,
     largest_batch: AtomicU64,
+    batch_sizes: Histogram,
+}
+
+impl Default for WriteCounters {
+    fn default() -> Self {
+        let options = HistogramOpts::new(
+            "latchkey_db_commit_batch_size",
+            "Writes that one commit made durable.",
+        );
+        let options = options.buckets(vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
+        Self {
+            commits: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            largest_batch: AtomicU64::new(0),
+            batch_sizes: Histogram::with_opts(options).expect("the name and the buckets are good"),
+        }
+    }
 }
 
 impl WriteCounters {
@@ -33,7 +51,13 @@ impl WriteCounters {
         self.largest_batch.load(Ordering::Relaxed)
     }
 
+    /// The same for monitoring.
+    pub fn batch_sizes(&self) -> &Histogram {
+        &self.batch_sizes
+    }
+
     pub(super) fn committed(&self, batch: usize) {
+        self.batch_sizes.observe(batch as f64);
         let batch = u64::try_from(batch).unwrap_or(u64::MAX);
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.writes.fetch_add(batch, Ordering::Relaxed);

@@ -29,6 +29,7 @@ use super::routes::{self, RouteClass};
 use super::state::AppState;
 use super::visit::Visit;
 use crate::config::Config;
+use crate::metrics::Bucket;
 use crate::protocol::error::{ErrorCode, OAuthError};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -164,10 +165,10 @@ fn refusal_page(request: &HttpRequest, state: &web::Data<AppState>) -> HttpRespo
 }
 
 fn tell(request: &HttpRequest) {
-    tracing::debug!(
-        path_length = request.path().len(),
-        "an address sent too many requests"
-    );
+    if let Some(state) = request.app_data::<web::Data<AppState>>() {
+        state.metrics.throttled(Bucket::Requests);
+    }
+    tracing::debug!("an address sent too many requests");
 }
 
 fn retry_after(request: &HttpRequest, response: &mut HttpResponse) {

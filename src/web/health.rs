@@ -1,4 +1,4 @@
-//! Is the process alive, and is it ready for traffic?
+//! Is the process alive, is it ready for traffic, and what did it do?
 
 use std::sync::atomic::Ordering;
 
@@ -10,6 +10,19 @@ use crate::store::properties;
 /// Alive: the process answers. Says nothing about the database, or a database that is away would get servers restarted.
 pub(super) async fn live() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain").body("live\n")
+}
+
+/// What monitoring sees.
+pub(super) async fn metrics(state: web::Data<AppState>) -> HttpResponse {
+    match state.metrics.to_text() {
+        Ok(text) => HttpResponse::Ok()
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(text),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be printed");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
 }
 
 /// Ready: the database answers, and the process is not about to stop.

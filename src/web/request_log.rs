@@ -46,11 +46,13 @@ pub(crate) async fn around<B: MessageBody + 'static>(
     let path = request.path().to_owned();
 
     let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-    let duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
+    let took = started.elapsed();
+    let duration_ms = took.as_micros() as f64 / 1000.0;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
         Ok(Err(refusal)) => {
             let status = refusal.as_response_error().status_code();
+            state.metrics.request(&method, None, status.as_u16(), took);
             tracing::info!(request_id = %id, %method, status = status.as_u16(), duration_ms, "request");
             return Err(finished(
                 error::outside_a_handler(&state, &path, &id, status),
@@ -60,6 +62,7 @@ pub(crate) async fn around<B: MessageBody + 'static>(
         }
         Err(_panic) => {
             tracing::error!(request_id = %id, %method, duration_ms, "a handler panicked");
+            state.metrics.request(&method, None, 500, took);
             let response =
                 error::outside_a_handler(&state, &path, &id, StatusCode::INTERNAL_SERVER_ERROR);
             return Err(finished(response, &state, &id));
@@ -75,6 +78,9 @@ pub(crate) async fn around<B: MessageBody + 'static>(
         .map(|client| client.0.as_str());
     let user_id = extensions.get::<LoggedUser>().map(|user| user.0.as_str());
     let status = response.status().as_u16();
+    state
+        .metrics
+        .request(&method, route.as_deref(), status, took);
     tracing::info!(request_id = %id, %method, route, status, duration_ms, client_id, user_id, "request");
     drop(extensions);
     Ok(response)

@@ -196,9 +196,10 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
     app.default_service(web::to(error::not_found));
 }
 
-/// The listener for the operator: no more than whether the process lives and is ready.
+/// The listener for the operator: whether the process lives and is ready, and what it did.
 pub(crate) fn configure_management(app: &mut web::ServiceConfig) {
-    app.service(at("/livez").route(web::get().to(health::live)))
+    app.service(at("/metrics").route(web::get().to(health::metrics)))
+        .service(at("/livez").route(web::get().to(health::live)))
         .service(at("/readyz").route(web::get().to(health::ready)))
         .default_service(web::to(error::not_found));
 }

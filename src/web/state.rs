@@ -10,6 +10,7 @@ use crate::hashing::HashingQueue;
 use crate::identity::password::HashSettings;
 use crate::identity::{session, throttle};
 use crate::keys::KeyRing;
+use crate::metrics::Metrics;
 use crate::protocol::client::Client;
 use crate::protocol::jose::SigningAlgorithm;
 use crate::protocol::seal::{RootKey, SealingKey};
@@ -26,6 +27,7 @@ pub(crate) struct AppState {
     pub(crate) clients: ClientCache,
     pub(crate) guessing: Guessing,
     pub(crate) address_limit: AddressLimit,
+    pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) root: RootKey,
     pub(crate) tickets: SealingKey,

@@ -11,6 +11,7 @@ use super::form;
 use super::trail::trail;
 use crate::audit::{Event, Kind, Trail};
 use crate::identity::throttle::{self, Bucket, Limit};
+use crate::metrics;
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::client_assertion;
 use crate::protocol::client_authentication::{self, Credentials};
@@ -68,6 +69,7 @@ pub(in crate::web) async fn serve(
         Ok(Err((named, Refused::Refusal(refusal)))) => (named, Ok(Err(refusal))),
         Ok(Err((named, Refused::Slowed { until }))) => {
             tracing::warn!("authentication of a client slowed after too many failures");
+            state.metrics.throttled(metrics::Bucket::Client);
             let wait = until.since(state.clock.now());
             (named, Ok(Ok(error::slowed_json(wait))))
         }
@@ -81,6 +83,7 @@ pub(in crate::web) async fn serve(
                 reason = refusal.description(),
                 "request of a client refused"
             );
+            request.extensions_mut().insert(refusal.code);
             error::oauth_json(&refusal, used_basic)
         }
         Err(fault) => error::fault_json(&fault),

@@ -11,6 +11,7 @@ use crate::identity::password::{self, Password};
 use crate::identity::session::Session;
 use crate::identity::throttle::{self, Bucket, Limit};
 use crate::identity::user::User;
+use crate::metrics::{self, LoginResult};
 use crate::protocol::acr;
 use crate::protocol::client::ClientId;
 use crate::protocol::parameters::Parameters;
@@ -281,16 +282,25 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
             })
             .await?
     };
-    if let Err((_, until)) = counted {
+    if let Err((full, until)) = counted {
+        let is_address = buckets.iter().skip(1).any(|(bucket, _)| *bucket == full);
+        let which = match (&known_browser, is_address) {
+            (Some(_), _) => metrics::Bucket::Browser,
+            (None, true) => metrics::Bucket::Address,
+            (None, false) => metrics::Bucket::Account,
+        };
         tracing::warn!(
             known_browser = known_browser.is_some(),
             "sign-in slowed after too many failures"
         );
+        state.metrics.login(LoginResult::Throttled);
+        state.metrics.throttled(which);
         return Ok(Attempt::Slowed { until });
     }
     let verified = match verify(&state, typed, user.as_ref()).await? {
         Some(verified) => verified,
         None => {
+            state.metrics.login(LoginResult::Busy);
             // Nothing was guessed, so nothing counts.
             state.store.write(move |tx| take_back(tx, &buckets)).await?;
             return Ok(Attempt::Busy);
@@ -304,6 +314,7 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
     let failed = told(Kind::LoginFailed).noting("reason", reason);
     let Some((user, verified)) = user.zip(verified).filter(|(user, _)| !user.disabled) else {
         tracing::info!("sign-in failed");
+        state.metrics.login(LoginResult::Failed);
         state
             .store
             .write(move |tx| audit_events::record(tx, &trail, &failed))
@@ -337,7 +348,9 @@ async fn verify(
         // Nobody has such a password, and that is no secret.
         return Ok(Some(None));
     };
+    let took = state.metrics.password_hash();
     let job = move || {
+        let _timer = took.start_timer();
         let verification = password::verify(&password, &stored, &settings)?;
         let stronger = if verification.needs_rehash {
             Some(password::hash(&password, random::bytes(), &settings)?)
@@ -432,6 +445,7 @@ async fn open_session(
         earlier.map(|earlier| earlier.token.as_str()),
         &user.id,
     );
+    visit.state.metrics.login(LoginResult::Succeeded);
     tracing::info!(user.id = %user.id, session.id = %session.id, "signed in");
     Ok(Some(SignedIn {
         token,

@@ -10,7 +10,7 @@ pub(super) use self::refresh_token::live_family;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
 use crate::protocol::client::Client;
@@ -28,11 +28,19 @@ pub(in crate::web) async fn post(
     payload: web::Payload,
     state: web::Data<AppState>,
 ) -> HttpResponse {
-    client::serve(&request, payload, &state, async |parameters, client| {
+    let response = client::serve(&request, payload, &state, async |parameters, client| {
         let tokens = dispatch(&request, &state, parameters, client).await?;
-        Ok(tokens.map(|tokens| error::private_json(StatusCode::OK, &tokens)))
+        Ok(tokens.map(|tokens| {
+            let grant_type = parameters.get("grant_type").unwrap_or_default();
+            state.metrics.tokens_issued(grant_type);
+            error::private_json(StatusCode::OK, &tokens)
+        }))
     })
-    .await
+    .await;
+    if let Some(code) = request.extensions().get::<ErrorCode>() {
+        state.metrics.token_error(code.as_str());
+    }
+    response
 }
 
 /// What a successful token request answers.

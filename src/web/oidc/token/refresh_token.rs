@@ -111,7 +111,10 @@ pub(super) async fn refresh(
             attempt.judge(tx, record.as_ref(), &lifetimes, &trail)
         })
         .await?;
-    Ok(match (redeemed, signed) {
+    if matches!(redeemed, Err(Refused::Replay)) {
+        state.metrics.refresh_replay();
+    }
+    Ok(match (redeemed.map_err(OAuthError::from), signed) {
         (Ok(()), Ok(signed)) => {
             let mut answer = signed.answer;
             answer.insert("refresh_token".to_owned(), json!(successor));
@@ -274,27 +277,28 @@ impl Attempt {
         record: Option<&NewAccessToken>,
         lifetimes: &Lifetimes,
         trail: &Trail,
-    ) -> Result<Result<(), OAuthError>, StoreError> {
+    ) -> Result<Result<(), Refused>, StoreError> {
         let Some(token) = refresh_tokens::find(tx, &self.token, &self.successor)? else {
-            return Ok(Err(unknown()));
+            return Ok(Err(unknown().into()));
         };
         let from = self.from.as_ref();
         match refresh_token::judge(&token, &self.client, &self.limits, from, self.now) {
-            Verdict::Refuse(refusal) => Ok(Err(refusal)),
+            Verdict::Refuse(refusal) => Ok(Err(refusal.into())),
             // It is whole, but what it stands for has ended, or the request itself was refused.
-            Verdict::Rotate => Ok(Err(unknown())),
+            Verdict::Rotate => Ok(Err(unknown().into())),
             Verdict::Replayed => {
                 if grants::revoke(tx, &token.grant_id, self.now)? {
                     tracing::warn!(client.id = %self.client.client_id, grant.id = %token.grant_id, "refresh token replayed");
                     let client = &self.client.client_id;
                     let event = replayed(tx, Kind::RefreshTokenReplayed, client, &token.grant_id)?;
                     audit_events::record(tx, trail, &event)?;
+                    return Ok(Err(Refused::Replay));
                 }
-                Ok(Err(unknown()))
+                Ok(Err(unknown().into()))
             }
             Verdict::Repeat { elsewhere } => {
                 let (Some(live), Some(record)) = (self.load(tx, lifetimes)?, record) else {
-                    return Ok(Err(unknown()));
+                    return Ok(Err(unknown().into()));
                 };
                 if elsewhere {
                     let before = token.elsewhere_before;
@@ -303,6 +307,28 @@ impl Attempt {
                 access_tokens::insert(tx, record, &live.grant.id)?;
                 Ok(Ok(()))
             }
+        }
+    }
+}
+
+/// Why nothing came of it.
+enum Refused {
+    /// This very use ended the family. The sender is told no more than of any other token.
+    Replay,
+    Refusal(OAuthError),
+}
+
+impl From<OAuthError> for Refused {
+    fn from(refusal: OAuthError) -> Self {
+        Self::Refusal(refusal)
+    }
+}
+
+impl From<Refused> for OAuthError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Replay => unknown(),
+            Refused::Refusal(refusal) => refusal,
         }
     }
 }
