@@ -235,6 +235,58 @@ fn config_check_lists_all_findings_at_once() {
 }
 
 #[test]
+fn what_counts_is_shown_with_where_it_comes_from_and_without_secrets() {
+    let place = Place::new();
+    let issuer = "https://id.example.test";
+    let secret = "5a".repeat(32);
+    place.write(
+        "other.toml",
+        &format!("issuer = \"{issuer}\"\nsecret_key = \"{secret}\"\n[tokens]\ncode = \"30s\"\n"),
+    );
+    let mut command = place.command(&["config", "show", "--sources", "--config", "other.toml"]);
+    command.env(
+        "LATCHKEY_DATABASE__URL",
+        "postgres://latchkey:hunter2@db.example/latchkey",
+    );
+    command.env("LATCHKEY_TOKENS__ACCESS", "5m");
+    let done = command.output().unwrap();
+    assert!(done.status.success());
+    let out = String::from_utf8(done.stdout).unwrap();
+    let line = |key: &str| {
+        let found = out
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(key));
+        found
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(line("issuer"), format!("issuer \"{issuer}\" other.toml:1"));
+    assert_eq!(line("secret_key"), "secret_key (hidden) other.toml:2");
+    assert_eq!(line("tokens.code"), "tokens.code \"30s\" other.toml:4");
+    assert_eq!(
+        line("tokens.access"),
+        "tokens.access \"5m\" LATCHKEY_TOKENS__ACCESS"
+    );
+    assert_eq!(
+        line("database.url"),
+        "database.url (hidden) LATCHKEY_DATABASE__URL"
+    );
+    assert_eq!(line("tokens.id"), "tokens.id \"10m\" default");
+    assert!(!out.contains("hunter2") && !out.contains(&secret), "{out}");
+    // One that is wrong is shown as well, and what is wrong with it is said.
+    place.write("wrong.toml", "listen = \"nowhere\"\n");
+    let wrong = place.run(&["config", "show", "--config", "wrong.toml"]);
+    assert_eq!(wrong.code, Some(1));
+    assert!(
+        wrong.out.contains("\"nowhere\"") && wrong.err.contains("issuer"),
+        "{}",
+        wrong.err
+    );
+}
+
+#[test]
 fn the_configuration_may_be_named_before_or_after_the_verb() {
     let place = Place::new();
     fs::rename(place.path("latchkey.toml"), place.path("other.toml")).unwrap();

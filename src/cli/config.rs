@@ -1,10 +1,12 @@
-//! `latchkey config check` and `latchkey config reference`.
+//! `latchkey config …`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::output::Format;
-use crate::config::{self, Config, Sources};
+use serde_json::json;
+
+use super::output::{self, Format};
+use crate::config::{self, Config, Shown, Sources};
 
 /// Prints every finding; exit code 1 when there is one.
 pub(super) fn check(sources: Sources, format: Format, out: &mut dyn Write) -> io::Result<ExitCode> {
@@ -28,6 +30,40 @@ pub(super) fn check(sources: Sources, format: Format, out: &mut dyn Write) -> io
                 serde_json::to_writer(&mut *out, finding)?;
                 writeln!(out)?;
             }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Prints what counts, also of a configuration with mistakes; these follow on standard error, with exit code 1.
+pub(super) fn show(
+    sources: Sources,
+    with_sources: bool,
+    format: Format,
+    out: &mut dyn Write,
+) -> io::Result<ExitCode> {
+    let shown = config::shown(&sources);
+    let mut headings = vec!["KEY", "VALUE"];
+    if with_sources {
+        headings.push("FROM");
+    }
+    let row = |shown: &Shown| {
+        let value = shown.value.clone().unwrap_or_default();
+        let mut row = vec![shown.key.to_owned(), value];
+        if with_sources {
+            row.push(shown.source.clone());
+        }
+        row
+    };
+    let describe = |shown: &Shown| match with_sources {
+        true => json!({ "key": shown.key, "value": shown.value, "source": shown.source }),
+        false => json!({ "key": shown.key, "value": shown.value }),
+    };
+    output::list(out, format, &shown, &headings, row, describe)?;
+    match Config::load(sources) {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(findings) => {
+            writeln!(io::stderr(), "{findings}")?;
             Ok(ExitCode::FAILURE)
         }
     }

@@ -84,6 +84,12 @@ enum Verb {
 enum ConfigVerb {
     /// Print every mistake at once.
     Check,
+    /// Print what every key is set to; secrets are masked.
+    Show {
+        /// Also where each value comes from.
+        #[arg(long)]
+        sources: bool,
+    },
     /// Print every key with its default and reason, as a file to begin with.
     Reference,
 }
@@ -112,6 +118,9 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
     match line.verb {
         Verb::Dev(flags) => return dev::run(&flags, began),
         Verb::Config(ConfigVerb::Check) => return Ok(config::check(sources, format, out)?),
+        Verb::Config(ConfigVerb::Show { sources: with }) => {
+            return Ok(config::show(sources, with, format, out)?);
+        }
         Verb::Config(ConfigVerb::Reference) => return Ok(config::reference(out)?),
         Verb::Version => {
             version(format, out)?;

@@ -8,6 +8,7 @@ mod findings;
 mod issuer;
 mod reference;
 mod rules;
+mod shown;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use self::findings::{Finding, Findings, Place};
 pub use self::issuer::{Issuer, IssuerError};
 pub use self::reference::reference;
 use self::rules::{Network, Raw, Rule, lasting, list, number, one_of, text};
+pub use self::shown::{Shown, shown};
 pub use self::sources::Sources;
 use self::sources::{Given, gather, parse_value, read_secret};
 pub use self::values::{DatabaseUrl, Listen, LogFormat, LogLevel, NotAllowed, SecretKey};

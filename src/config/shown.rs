@@ -1,0 +1,58 @@
+//! What every key is set to and who set it, for `config show`. A configuration with mistakes is shown too: that is when
+//! people look.
+
+use super::sources::gather;
+use super::{HIDDEN, KEYS, Key, Presence, Reader, Source, Sources};
+
+/// One key as it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub key: &'static str,
+    /// As it would be written in the file; masked where it is secret, absent where nobody set it and nothing is assumed.
+    pub value: Option<String>,
+    /// `default`, `not set`, a file with its line, or a variable.
+    pub source: String,
+}
+
+/// Every key, in the order of the reference.
+pub fn shown(sources: &Sources) -> Vec<Shown> {
+    let gathered = gather(sources, &KEYS);
+    let reader = Reader {
+        given: gathered.values,
+        findings: Vec::new(),
+        incomplete: gathered.incomplete,
+    };
+    KEYS.iter().map(|key| show(key, &reader)).collect()
+}
+
+fn show(key: &'static Key, reader: &Reader) -> Shown {
+    let name = match reader.strongest(key) {
+        Source::File => key.file_name,
+        Source::Inline | Source::Twice | Source::Nothing => key.name,
+    };
+    let (value, source) = match reader.given.get(name) {
+        Some(given) if name == key.file_name => {
+            let path = given.raw.show();
+            (
+                Some(HIDDEN.to_owned()),
+                format!("{}, in {path}", given.place),
+            )
+        }
+        Some(given) => {
+            let value = given.raw.show();
+            // A file's name is no secret, unlike the address of a server, which may hold a password.
+            let is_hidden = key.secret && !value.starts_with("\"sqlite:");
+            let value = if is_hidden { HIDDEN.to_owned() } else { value };
+            (Some(value), given.place.to_string())
+        }
+        None => match key.presence {
+            Presence::Default(value) => (Some(value.to_owned()), "default".to_owned()),
+            Presence::Required(_) | Presence::Optional(_) => (None, "not set".to_owned()),
+        },
+    };
+    Shown {
+        key: key.name,
+        value,
+        source,
+    }
+}
