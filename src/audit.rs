@@ -76,6 +76,10 @@ kinds! {
     ClientSecretAdded = "client.secret_added",
     /// A secret of an app works no more.
     ClientSecretRevoked = "client.secret_revoked",
+    /// A copy of the database was made.
+    DatabaseBackedUp = "database.backed_up",
+    /// The database was put back from a copy, and a new epoch began.
+    DatabaseRestored = "database.restored",
     /// A signing key was published, and will sign later.
     KeyPublished = "key.published",
     /// Another key signs from now on.

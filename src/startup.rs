@@ -23,7 +23,7 @@ use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
 use crate::seed::{self, DevApp, SeedError};
 use crate::store::{
-    MigrationError, OpenError, Options, Store, StoreError, properties, signing_keys,
+    MigrationError, OpenError, Options, Store, StoreError, backup, properties, signing_keys,
 };
 use crate::web::address_limit::{self, AddressLimit};
 use crate::web::state::AppState;
@@ -142,6 +142,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
                 .map_err(|_cancelled| io::Error::other("the start was cancelled"))??,
         )
     };
+    let epoch = store.read(backup::epoch).await?;
     let threads = threads_by_default();
     let stopping = Arc::new(AtomicBool::new(false));
     let clients = ClientCache::new(store.clone());
@@ -163,6 +164,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         metrics: Metrics::new(store.write_counters())?,
         clock: clock.clone(),
         root: root.clone(),
+        epoch,
         keys: keys.clone(),
         discovery: OnceLock::new(),
     });
@@ -328,6 +330,20 @@ async fn claim_mode(store: &Store, development: bool) -> Result<(), StartError> 
         Ok(())
     } else {
         Err(StartError::WrongMode { found, wanted })
+    }
+}
+
+/// The key that is there. Unlike a first start, whoever needs it for an old database must not get a new one.
+pub fn existing_root_key(config: &Config) -> Result<RootKey, StartError> {
+    match config.default_secret_key_file() {
+        Some(file) if config.secret_key.is_none() && !file.exists() => {
+            let text = format!(
+                "{} is missing, and no database can be read without the key that it was made with; put it back first",
+                file.display()
+            );
+            Err(StartError::SecretKey(text))
+        }
+        _ => root_key(config),
     }
 }
 

@@ -17,6 +17,7 @@ mod audit_events;
 mod authorization_code;
 mod authorization_request;
 mod authorization_response;
+mod backup;
 mod browser_session;
 mod chromium;
 mod cli;

@@ -4,6 +4,7 @@
 
 mod apply;
 mod audit;
+mod backup;
 mod banner;
 mod clients;
 mod config;
@@ -69,6 +70,10 @@ enum Verb {
     /// What people, apps and operators did.
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// Copy a SQLite database to a new file, beside a running server.
+    Backup { file: PathBuf },
+    /// Put a backup in the place of the database, and end what belongs to the timeline that was left.
+    Restore(backup::Restoring),
     /// Delete what expired, at once and beside a server, which does so every few minutes.
     Gc,
     /// The configuration.
@@ -140,6 +145,8 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Clients(verb) => clients::run(&config, verb, format, out),
         Verb::Keys(verb) => keys::run(&config, verb, format, out),
         Verb::Audit(verb) => audit::run(&config, verb, out),
+        Verb::Backup { file } => backup::back_up(&config, &file, format, out),
+        Verb::Restore(restoring) => backup::restore(&config, restoring, format, out),
         Verb::Gc => gc::run(&config, format, out),
         Verb::Healthcheck => healthcheck::run(&config, out),
         Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Version => unreachable!("done above"),

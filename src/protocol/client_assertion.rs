@@ -22,6 +22,8 @@ const MOST_AHEAD: Duration = Duration::from_secs(60);
 const MOST_LATE: Duration = Duration::from_secs(10);
 /// Whoever gets hold of one may not have long.
 const LONGEST_LIFE: Duration = Duration::from_secs(300);
+/// So long after it was used, an assertion has certainly expired.
+pub const OVER_AFTER: Duration = Duration::from_secs(LONGEST_LIFE.as_secs() + MOST_LATE.as_secs());
 const LONGEST_JTI: usize = 256;
 
 /// An assertion that is good, if it was not used before.
@@ -29,6 +31,7 @@ const LONGEST_JTI: usize = 256;
 pub struct Assertion {
     /// Of client and `jti`.
     pub hash: TokenHash,
+    pub issued_at: Option<Timestamp>,
     /// Until then it must be remembered.
     pub expires_at: Timestamp,
 }
@@ -86,6 +89,7 @@ pub fn check(
     match text(&claims, "jti") {
         Some(jti) if (1..=LONGEST_JTI).contains(&jti.len()) => Ok(Assertion {
             hash: TokenHash::of(&format!("{}\0{jti}", client.client_id)),
+            issued_at: moment(&claims, "iat"),
             expires_at: expires_at.plus(MOST_LATE),
         }),
         _ => refuse("the assertion needs a jti of 1 to 256 bytes"),

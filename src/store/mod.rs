@@ -7,6 +7,7 @@
 pub mod access_tokens;
 pub mod audit_events;
 pub mod authorization_codes;
+pub mod backup;
 pub mod client_assertions;
 pub mod client_secrets;
 pub mod client_tokens;

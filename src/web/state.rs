@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::protocol::client::Client;
 use crate::protocol::jose::SigningAlgorithm;
 use crate::protocol::seal::{RootKey, SealingKey};
+use crate::protocol::time::Timestamp;
 use crate::seed::DevApp;
 use crate::store::Store;
 use crate::web::address_limit::AddressLimit;
@@ -30,6 +31,8 @@ pub(crate) struct AppState {
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) root: RootKey,
+    /// When the database was last restored: what was issued before may have been used or revoked by then.
+    pub(crate) epoch: Option<Timestamp>,
     pub(crate) tickets: SealingKey,
     pub(crate) cookies: SealingKey,
     pub(crate) keys: KeyRing,

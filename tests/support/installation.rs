@@ -158,6 +158,29 @@ impl Installation {
         String::from_utf8(done.stderr).unwrap()
     }
 
+    /// The same with one variable more.
+    pub fn refused_with(&self, arguments: &[&str], variable: &str, value: &str) -> String {
+        let done = self
+            .command(arguments)
+            .env(variable, value)
+            .output()
+            .unwrap();
+        assert_eq!(done.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(done.stderr).unwrap()
+    }
+
+    /// Begins a command.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    /// A file beside the configuration.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
         command

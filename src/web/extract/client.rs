@@ -220,6 +220,17 @@ async fn use_assertion(
         Ok(assertion) => assertion,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    // Whether it was used in the timeline that was left, nobody knows any more.
+    let is_old = |epoch| assertion.issued_at.is_none_or(|at| at <= epoch);
+    let oldest_possible = now.minus(client_assertion::OVER_AFTER);
+    if state
+        .epoch
+        .is_some_and(|epoch| oldest_possible < epoch && is_old(epoch))
+    {
+        return Ok(Err(invalid_client(
+            "the assertion is older than the database, which was restored",
+        )));
+    }
     let is_first = state
         .store
         .write(move |tx| client_assertions::claim(tx, &assertion))

@@ -73,7 +73,9 @@ async fn describe(
             (grant.client_id, None, answer)
         }
         IssuedToken::OfClient { token, revoked } => {
-            let is_live = !revoked && now < token.expires_at;
+            // Of a JWT of its own nothing is written down, so nobody knows whether it was revoked before a restore.
+            let is_of_now = state.epoch.is_none_or(|epoch| epoch < token.issued_at);
+            let is_live = !revoked && is_of_now && now < token.expires_at;
             let is_told =
                 is_live && introspection::concerns(asker, &token.client_id, &token.audience);
             if !is_told {
