@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -130,9 +130,22 @@ struct CheckedClient {
 pub struct Summary {
     pub created: Vec<String>,
     pub updated: Vec<String>,
+    /// What came from a file once and is in it no more.
+    pub deleted: Vec<String>,
     pub unchanged: usize,
+    /// What is different about each of the updated, field by field; secrets are only said to be other ones.
+    pub differences: BTreeMap<String, Vec<String>>,
     /// Secrets that were made now: client id and secret, to be shown this once.
     pub new_secrets: Vec<(String, String)>,
+}
+
+/// How far an application goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extent {
+    /// Who came from a file once and is in it no more goes.
+    pub prune: bool,
+    /// Everything is done and then taken back.
+    pub dry_run: bool,
 }
 
 /// Why a file was not applied. Nothing was changed.
@@ -281,11 +294,22 @@ impl Seed {
         seed
     }
 
-    /// Writes everything in one transaction. Hashes are made before it, since argon2 has no place inside one.
+    /// Writes everything.
     pub fn apply(
         self,
         store: &Store,
         config: &Config,
+        now: Timestamp,
+    ) -> Result<Summary, SeedError> {
+        self.apply_with(store, config, Extent::default(), now)
+    }
+
+    /// Writes everything in one transaction. Hashes are made before it, since argon2 has no place inside one.
+    pub fn apply_with(
+        self,
+        store: &Store,
+        config: &Config,
+        extent: Extent,
         now: Timestamp,
     ) -> Result<Summary, SeedError> {
         let settings = config.password.hash_settings()?;
@@ -304,7 +328,14 @@ impl Seed {
                 .collect();
             let written = {
                 let (seed, trail) = (seed.clone(), trail.clone());
-                store.write_blocking(move |tx| write(tx, &seed, &judged, &fresh, &trail))
+                let work = move |tx: &mut AnyConnection| {
+                    write(tx, &seed, &judged, &fresh, extent.prune, &trail)
+                };
+                if extent.dry_run {
+                    rehearse(store, work)
+                } else {
+                    store.write_blocking(work)
+                }
             };
             match written {
                 Ok(Written::Done(summary)) => return Ok(summary),
@@ -318,6 +349,23 @@ impl Seed {
             }
         }
         Err(SeedError::Busy)
+    }
+}
+
+/// Does the work and takes all of it back: what it would do is then no guess.
+fn rehearse(
+    store: &Store,
+    mut work: impl FnMut(&mut AnyConnection) -> Result<Written, StoreError> + Send + 'static,
+) -> Result<Written, StoreError> {
+    let (told, outcome) = mpsc::channel();
+    let taken_back = store.write_blocking(move |tx| {
+        // Whoever asked waits for it.
+        let _heard = told.send(work(tx));
+        Err::<Written, _>(StoreError::fault("a rehearsal is not written"))
+    });
+    match outcome.try_iter().last() {
+        Some(outcome) => outcome,
+        None => taken_back,
     }
 }
 
@@ -373,6 +421,7 @@ fn write(
     seed: &Seed,
     judged: &[JudgedHash],
     fresh: &[(String, String)],
+    prune: bool,
     trail: &Trail,
 ) -> Result<Written, StoreError> {
     let now = trail.now;
@@ -405,10 +454,14 @@ fn write(
             return Ok(Written::TooManySecrets(id.clone()));
         }
     }
+    let by_file = seed.known == Known::Updated;
     let mut summary = Summary::default();
     for (checked, judged) in seed.users.iter().zip(judged) {
         let earlier = people.get(checked.email.key());
-        put_user(tx, checked, judged, earlier, trail, &mut summary)?;
+        let id = put_user(tx, checked, judged, earlier, trail, &mut summary)?;
+        if by_file {
+            users::note_managed(tx, &id)?;
+        }
     }
     for (app, (row_id, fresh_secret)) in seed.clients.iter().zip(fresh) {
         let is_new = clients::insert(tx, &app.client, now)?;
@@ -419,12 +472,75 @@ fn write(
         let secret = app.secret.as_ref().unwrap_or(fresh_secret);
         let secret = ClientSecret::new(row_id, secret, now);
         let made = put_client(tx, app, is_new, &secret, trail, &mut summary)?;
+        if by_file {
+            clients::note_managed(tx, &app.client.client_id)?;
+        }
         if made {
             let shown = (app.client.client_id.to_string(), fresh_secret.clone());
             summary.new_secrets.push(shown);
         }
     }
+    if prune {
+        delete_unnamed(tx, seed, trail, &mut summary)?;
+    }
     Ok(Written::Done(summary))
+}
+
+/// Removes who came from a file once and is in this one no more. Nobody who came another way is touched.
+fn delete_unnamed(
+    tx: &mut AnyConnection,
+    seed: &Seed,
+    trail: &Trail,
+    summary: &mut Summary,
+) -> Result<(), StoreError> {
+    for user in users::managed(tx)? {
+        let is_named = |named: &CheckedUser| named.email.key() == user.email_key;
+        if !seed.users.iter().any(is_named) {
+            users::delete(tx, &user.id)?;
+            let event = Event::new(Kind::UserDeleted).target(&user.id);
+            audit_events::record(tx, trail, &event)?;
+            summary.deleted.push(format!("user {}", user.email));
+        }
+    }
+    for id in clients::managed(tx)? {
+        let is_named = |named: &CheckedClient| named.client.client_id == id;
+        if !seed.clients.iter().any(is_named) {
+            clients::delete(tx, &id)?;
+            let event = Event::new(Kind::ClientDeleted).target(id.as_str());
+            audit_events::record(tx, trail, &event.client(id.as_str()))?;
+            summary.deleted.push(format!("client {id}"));
+        }
+    }
+    Ok(())
+}
+
+/// What is different, field by field, in the words of a file.
+fn differences(before: &Value, after: &Value) -> Vec<String> {
+    let (Some(before), Some(after)) = (before.as_object(), after.as_object()) else {
+        return Vec::new();
+    };
+    let nothing = Value::Null;
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let old = before.get(name).unwrap_or(&nothing);
+            let new = after.get(name).unwrap_or(&nothing);
+            (old != new).then(|| format!("{name}: {old} -> {new}"))
+        })
+        .collect()
+}
+
+/// What a file can say of a person, without the secret.
+fn told_of(user: &User) -> Value {
+    serde_json::json!({
+        "email": user.email,
+        "email_verified": user.email_verified,
+        "admin": user.admin,
+        "disabled": user.disabled,
+        "groups": user.groups,
+        "claims": user.claims,
+    })
 }
 
 /// Reads a list entry by entry, so that one bad entry hides no other.
@@ -549,7 +665,7 @@ fn put_user(
     earlier: Option<&User>,
     trail: &Trail,
     summary: &mut Summary,
-) -> Result<(), StoreError> {
+) -> Result<String, StoreError> {
     let now = trail.now;
     let base = earlier.cloned().unwrap_or_else(|| User {
         id: random::id(),
@@ -594,10 +710,16 @@ fn put_user(
                 sessions::end_all(tx, &user.id, now)?;
                 grants::revoke_user(tx, &user.id, now)?;
             }
-            summary.updated.push(format!("user {}", user.email));
+            let name = format!("user {}", user.email);
+            let mut different = differences(&told_of(earlier), &told_of(&user));
+            if earlier.password_hash != user.password_hash {
+                different.push("password: another one".to_owned());
+            }
+            summary.differences.insert(name.clone(), different);
+            summary.updated.push(name);
         }
     }
-    Ok(())
+    Ok(user.id)
 }
 
 /// What a change of a person amounts to.
@@ -637,6 +759,9 @@ fn put_client(
     if !is_same {
         clients::put(tx, &app.client, now)?;
     }
+    let before = earlier
+        .as_ref()
+        .and_then(|earlier| serde_json::to_value(earlier).ok());
     // A client that had one before may have lost its last on purpose, so it gets none unasked.
     let needs_one = is_new || earlier.is_some_and(|earlier| !earlier.has_secret());
     let (secret_changed, made) = if !app.client.has_secret() {
@@ -664,18 +789,41 @@ fn put_client(
     } else if is_same && !secret_changed {
         summary.unchanged += 1;
     } else {
-        summary.updated.push(format!("client {id}"));
+        let name = format!("client {id}");
+        let before = before.unwrap_or_default();
+        let after = serde_json::to_value(&app.client).unwrap_or_default();
+        let mut different = differences(&before, &after);
+        if secret_changed {
+            different.push("client_secret: another one".to_owned());
+        }
+        summary.differences.insert(name.clone(), different);
+        summary.updated.push(name);
     }
     Ok(made)
 }
 
 impl Summary {
+    /// Whether anything is not as it was.
+    pub fn is_change(&self) -> bool {
+        ![&self.created, &self.updated, &self.deleted]
+            .iter()
+            .all(|names| names.is_empty())
+    }
+
     /// For people: a line a change.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for (verb, names) in [("created", &self.created), ("updated", &self.updated)] {
+        let changes = [
+            ("created", &self.created),
+            ("updated", &self.updated),
+            ("deleted", &self.deleted),
+        ];
+        for (verb, names) in changes {
             for name in names {
                 let _infallible = writeln!(text, "{verb} {name}");
+                for different in self.differences.get(name).into_iter().flatten() {
+                    let _infallible = writeln!(text, "    {different}");
+                }
             }
         }
         let _infallible = writeln!(text, "{} unchanged", self.unchanged);

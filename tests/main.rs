@@ -12,6 +12,7 @@
 mod support;
 
 mod address_limit;
+mod apply;
 mod architecture;
 mod audit_events;
 mod authorization_code;

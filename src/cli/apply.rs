@@ -10,23 +10,32 @@ use super::failure::Failure;
 use super::output::{self, Format};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::seed::{self, Seed};
+use crate::seed::{self, Extent, Seed};
 use crate::startup;
 
 /// Brings people and apps to what a file says, or lists every mistake in it and changes nothing.
 pub(super) fn run(
     config: &Config,
     file: &Path,
+    extent: Extent,
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let (text, written_as) = read(file)?;
     let seed = Seed::parse(&text, written_as, config)?;
     let opened = startup::open(config, false)?;
-    let summary = seed.apply(&opened.store, config, Clock::system().now())?;
+    let now = Clock::system().now();
+    let mut summary = seed.apply_with(&opened.store, config, extent, now)?;
+    if extent.dry_run {
+        // They were never anybody's.
+        summary.new_secrets.clear();
+    }
     match format {
         Format::Table => {
             out.write_all(summary.to_text().as_bytes())?;
+            if extent.dry_run {
+                writeln!(out, "Nothing was written: this is what would be.")?;
+            }
             for (id, secret) in &summary.new_secrets {
                 writeln!(
                     out,
@@ -41,10 +50,15 @@ pub(super) fn run(
                 .map(|(id, secret)| json!({ "client_id": id, "client_secret": secret }))
                 .collect();
             let value = json!({
-                "created": summary.created, "updated": summary.updated, "unchanged": summary.unchanged, "new_secrets": secrets,
+                "created": summary.created, "updated": summary.updated, "deleted": summary.deleted,
+                "unchanged": summary.unchanged, "differences": summary.differences, "new_secrets": secrets,
+                "written": !extent.dry_run,
             });
             output::object(out, &value)?;
         }
+    }
+    if extent.dry_run && summary.is_change() {
+        return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }

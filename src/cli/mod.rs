@@ -32,6 +32,7 @@ use rustix::fs::Mode;
 use self::failure::Failure;
 use self::output::Format;
 use crate::config::{Config, Sources};
+use crate::seed::Extent;
 
 /// A standalone OpenID Connect identity provider.
 #[derive(Parser)]
@@ -57,7 +58,15 @@ enum Verb {
     #[command(subcommand)]
     Migrate(migrate::Verb),
     /// Bring people and apps to what a TOML or JSON file says; `-` is standard input.
-    Apply { file: PathBuf },
+    Apply {
+        file: PathBuf,
+        /// Only print the difference; exit code 1 if there is one.
+        #[arg(long)]
+        dry_run: bool,
+        /// Remove who came from a file once and is in this one no more.
+        #[arg(long)]
+        prune: bool,
+    },
     /// People.
     #[command(subcommand)]
     Users(users::Verb),
@@ -140,7 +149,14 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
     logging::for_command();
     match line.verb {
         Verb::Migrate(verb) => migrate::run(&config, verb, format, out),
-        Verb::Apply { file } => apply::run(&config, &file, format, out),
+        Verb::Apply {
+            file,
+            dry_run,
+            prune,
+        } => {
+            let extent = Extent { prune, dry_run };
+            apply::run(&config, &file, extent, format, out)
+        }
         Verb::Users(verb) => users::run(&config, verb, format, out),
         Verb::Clients(verb) => clients::run(&config, verb, format, out),
         Verb::Keys(verb) => keys::run(&config, verb, format, out),

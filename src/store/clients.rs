@@ -65,6 +65,25 @@ pub fn list(conn: &mut AnyConnection) -> Result<Vec<Client>, StoreError> {
     rows.iter().map(|text| from_json(text)).collect()
 }
 
+/// Those that came from a file.
+pub fn managed(conn: &mut AnyConnection) -> Result<Vec<ClientId>, StoreError> {
+    let ids: Vec<String> = t::table
+        .filter(t::managed.eq(true))
+        .order(t::client_id)
+        .select(t::client_id)
+        .load(conn)?;
+    Ok(ids.iter().map(|id| ClientId::from_request(id)).collect())
+}
+
+/// A file names this client.
+pub fn note_managed(conn: &mut AnyConnection, id: &ClientId) -> Result<(), StoreError> {
+    let client = t::table.filter(t::client_id.eq(id.as_str()));
+    diesel::update(client.filter(t::managed.eq(false)))
+        .set(t::managed.eq(true))
+        .execute(conn)?;
+    Ok(())
+}
+
 /// Whether any client's pages run on this origin.
 pub fn any_with_origin(conn: &mut AnyConnection, origin: &str) -> Result<bool, StoreError> {
     let found: Option<String> = client_origins::table
@@ -89,6 +108,7 @@ pub fn insert(
         t::disabled.eq(false),
         t::created_at.eq(now.seconds()),
         t::updated_at.eq(now.seconds()),
+        t::managed.eq(false),
     );
     let added = on_each!(conn, c => diesel::insert_into(t::table)
         .values(row)

@@ -20,6 +20,7 @@ diesel::table! {
         claims -> Text,
         created_at -> BigInt,
         updated_at -> BigInt,
+        managed -> Bool,
     }
 }
 
@@ -30,6 +31,7 @@ diesel::table! {
         disabled -> Bool,
         created_at -> BigInt,
         updated_at -> BigInt,
+        managed -> Bool,
     }
 }
 

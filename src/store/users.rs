@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
-use super::query::one;
+use super::query::{self, one};
 use super::schema::users as t;
 use super::{AnyConnection, StoreError, grants, sessions};
 use crate::identity::user::User;
@@ -27,13 +27,20 @@ pub(super) struct Row {
 
 /// By `sub`.
 pub fn find(conn: &mut AnyConnection, id: &str) -> Result<Option<User>, StoreError> {
-    let row: Option<Row> = one(conn, t::table.filter(t::id.eq(id)))?;
+    let row: Option<Row> = one(
+        conn,
+        t::table
+            .filter(t::id.eq(id))
+            .select(query::columns::<Row>()),
+    )?;
     row.map(User::try_from).transpose()
 }
 
 /// By `sub`, and until the transaction ends nobody else changes the row: what is decided by it stays true.
 pub fn find_locked(conn: &mut AnyConnection, id: &str) -> Result<Option<User>, StoreError> {
-    let found = t::table.filter(t::id.eq(id));
+    let found = t::table
+        .filter(t::id.eq(id))
+        .select(query::columns::<Row>());
     let row: Option<Row> = match conn {
         // A shared lock would deadlock two sign-ins that both make the hash stronger.
         AnyConnection::Postgres(c) => found.for_no_key_update().get_result(c).optional()?,
@@ -48,14 +55,40 @@ pub fn find_by_email(
     conn: &mut AnyConnection,
     email_key: &str,
 ) -> Result<Option<User>, StoreError> {
-    let row: Option<Row> = one(conn, t::table.filter(t::email_key.eq(email_key)))?;
+    let row: Option<Row> = one(
+        conn,
+        t::table
+            .filter(t::email_key.eq(email_key))
+            .select(query::columns::<Row>()),
+    )?;
     row.map(User::try_from).transpose()
 }
 
 /// Everybody, by e-mail.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<User>, StoreError> {
-    let rows: Vec<Row> = t::table.order(t::email_key).load(conn)?;
+    let rows: Vec<Row> = t::table
+        .order(t::email_key)
+        .select(query::columns::<Row>())
+        .load(conn)?;
     rows.into_iter().map(User::try_from).collect()
+}
+
+/// Those who came from a file.
+pub fn managed(conn: &mut AnyConnection) -> Result<Vec<User>, StoreError> {
+    let rows: Vec<Row> = t::table
+        .filter(t::managed.eq(true))
+        .order(t::email_key)
+        .select(query::columns::<Row>())
+        .load(conn)?;
+    rows.into_iter().map(User::try_from).collect()
+}
+
+/// A file names this person.
+pub fn note_managed(conn: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
+    diesel::update(t::table.filter(t::id.eq(id)).filter(t::managed.eq(false)))
+        .set(t::managed.eq(true))
+        .execute(conn)?;
+    Ok(())
 }
 
 /// Adds a person; the unique index on the e-mail's normal form refuses a second one.
@@ -73,6 +106,7 @@ pub fn insert(conn: &mut AnyConnection, user: &User) -> Result<(), StoreError> {
             t::claims.eq(to_json(&user.claims)),
             t::created_at.eq(user.created_at.seconds()),
             t::updated_at.eq(user.updated_at.seconds()),
+            t::managed.eq(false),
         ))
         .execute(conn)?;
     Ok(())

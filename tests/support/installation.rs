@@ -151,6 +151,13 @@ impl Installation {
         objects.collect::<Result<_, _>>().unwrap()
     }
 
+    /// How a command ends and what it prints.
+    pub fn answer(&self, arguments: &[&str]) -> (i32, String) {
+        let done = self.command(arguments).output().unwrap();
+        let printed = String::from_utf8(done.stdout).unwrap();
+        (done.status.code().unwrap(), printed)
+    }
+
     /// What a command that is refused says.
     pub fn refused(&self, arguments: &[&str]) -> String {
         let done = self.command(arguments).output().unwrap();

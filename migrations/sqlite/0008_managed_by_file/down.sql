@@ -1,0 +1,2 @@
+ALTER TABLE clients DROP COLUMN managed;
+ALTER TABLE users DROP COLUMN managed;
