@@ -27,6 +27,7 @@ mod client_credentials;
 mod clients;
 mod cors;
 mod crash;
+mod deploy;
 mod dev_app;
 mod discovery;
 mod end_session;
