@@ -32,6 +32,7 @@ mod dev_app;
 mod discovery;
 mod end_session;
 mod examples;
+mod faults;
 mod introspection;
 mod keys;
 mod lost_answer;

@@ -74,6 +74,13 @@ impl Installation {
         process
     }
 
+    /// The same, which may have so many files and connections open.
+    pub fn start_with_files(&self, most: u32) -> Process {
+        let mut process = self.launch_limited(self.port, Some(most));
+        process.wait_until_ready();
+        process
+    }
+
     /// Starts one more, at a port of its own.
     pub fn start_another(&self) -> Process {
         let mut process = self.launch(free_port());
@@ -83,11 +90,23 @@ impl Installation {
 
     /// Starts a server without waiting for it.
     pub fn launch(&self, port: u16) -> Process {
+        self.launch_limited(port, None)
+    }
+
+    fn launch_limited(&self, port: u16, most_files: Option<u32>) -> Process {
         let log = self.directory.path().join(format!("{port}.log"));
         let file = OpenOptions::new().append(true).create(true).open(&log);
         let socket = self.directory.path().join(format!("{port}.sock"));
-        let child = self
-            .command(&["serve"])
+        let mut command = self.command(&["serve"]);
+        if let Some(most) = most_files {
+            let limited = format!("ulimit -n {most}; exec \"$0\" serve");
+            command = Command::new("sh");
+            command
+                .args(["-c", &limited, env!("CARGO_BIN_EXE_latchkey")])
+                .current_dir(self.directory.path())
+                .env_clear();
+        }
+        let child = command
             .env("LATCHKEY_LISTEN", format!("127.0.0.1:{port}"))
             // All of a test's browsers and apps have one address.
             .env("LATCHKEY_THROTTLE__ADDRESS_REQUESTS", "0")
@@ -208,6 +227,19 @@ impl Process {
             let answer = reqwest::blocking::get(&ready).ok()?;
             answer.status().is_success().then_some(())
         });
+    }
+
+    /// Tells it something, by name (`-TERM`).
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let told = Command::new("kill").args([name, &id]).status().unwrap();
+        assert!(told.success());
+    }
+
+    /// Waits until it has ended, and answers its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let ended = within(START, "the server ends", || self.child.try_wait().unwrap());
+        ended.code()
     }
 
     /// As a power failure would end it: SIGKILL.

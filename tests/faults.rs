@@ -1,0 +1,308 @@
+//! What goes wrong around a server: the real binary, and what a request sees of it. Rows R8, R27, R28, R30 and N6.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection as _;
+use diesel::{Connection as _, SqliteConnection};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::browser::Browser;
+use crate::support::installation::Installation;
+use crate::support::invariants::assert_sound;
+use crate::support::op::{CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET};
+use crate::support::relying_party::{Answer, Rp};
+use crate::support::wait::{eventually, pause, within};
+
+const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
+
+fn installation() -> (Installation, Rp) {
+    let installation = Installation::new(Database::Sqlite);
+    installation.apply(&json!({
+        "users": [{ "email": EMAIL, "password": PASSWORD }],
+        "clients": [{
+            "client_id": "notes", "client_secret": SECRET, "redirect_uris": [CALLBACK],
+            "grant_types": ["authorization_code", "refresh_token"]
+        }]
+    }));
+    let rp = Rp::new(&installation.issuer).named("notes");
+    (installation, rp)
+}
+
+fn connect(installation: &Installation, rp: &Rp) -> Answer {
+    let mut browser = Browser::new(&installation.issuer);
+    let scope = [("scope", "openid offline_access")];
+    let code = browser.complete(&rp.authorize_with_pkce(&scope)).code();
+    let tokens = rp.exchange_with_pkce(&code);
+    assert_eq!(tokens.status, 200, "{}", tokens.json);
+    tokens
+}
+
+fn address(url: &str) -> &str {
+    url.strip_prefix("http://").unwrap()
+}
+
+/// What the server says on a connection until it closes it.
+fn rest(mut stream: &TcpStream) -> String {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(40)))
+        .unwrap();
+    let mut text = Vec::new();
+    let _reset = stream.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn r27_what_was_accepted_before_sigterm_is_answered() {
+    let (installation, rp) = installation();
+    let mut server = installation.start();
+    let chains: Vec<_> = (0..8).map(|_| connect(&installation, &rp)).collect();
+    let answered = thread::scope(|scope| {
+        // Of each request the head was read when the signal comes, so an answer is owed.
+        let waiting: Vec<_> = (0..100)
+            .map(|number| {
+                let url = address(&server.url).to_owned();
+                let host = address(&installation.issuer).to_owned();
+                scope.spawn(move || {
+                    let mut stream = TcpStream::connect(url).unwrap();
+                    let body = format!("token=x{number}&client_id=notes&client_secret={SECRET}");
+                    let length = body.len();
+                    let head = format!(
+                        "POST /introspect HTTP/1.1\r\nhost: {host}\r\n{FORM}content-length: {length}\r\n\r\n"
+                    );
+                    stream.write_all(head.as_bytes()).unwrap();
+                    // The body comes while the server is stopping.
+                    pause(Duration::from_millis(600));
+                    stream.write_all(body.as_bytes()).unwrap();
+                    rest(&stream)
+                })
+            })
+            .collect();
+        pause(Duration::from_millis(300));
+        server.signal("-TERM");
+        waiting
+            .into_iter()
+            .map(|one| one.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    let good = answered
+        .iter()
+        .filter(|answer| answer.starts_with("HTTP/1.1 200 "))
+        .count();
+    assert_eq!(good, 100, "{answered:?}");
+    assert_eq!(server.wait(), Some(0));
+    let _server = installation.start();
+    for tokens in chains {
+        assert_eq!(rp.refresh(tokens.refresh_token(), &[]).status, 200);
+    }
+}
+
+#[test]
+fn r8_a_write_lock_that_somebody_holds_delays_writes_and_nothing_else() {
+    let (installation, rp) = installation();
+    let _server = installation.start();
+    let tokens = connect(&installation, &rp);
+    let path = installation.path("latchkey.db");
+    let mut holder = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    holder.batch_execute("BEGIN IMMEDIATE").unwrap();
+    thread::scope(|scope| {
+        let refreshing = scope.spawn(|| {
+            let began = Instant::now();
+            (rp.refresh(tokens.refresh_token(), &[]), began.elapsed())
+        });
+        for path in ["/jwks", "/.well-known/openid-configuration", "/readyz"] {
+            let began = Instant::now();
+            let answer = reqwest::blocking::get(format!("{}{path}", installation.issuer)).unwrap();
+            assert_eq!(answer.status(), 200, "{path}");
+            assert!(began.elapsed() < Duration::from_secs(1), "{path}");
+        }
+        assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
+        let (refused, after) = refreshing.join().unwrap();
+        assert_eq!(refused.error(), (503, "temporarily_unavailable"));
+        assert!(refused.headers.contains_key("retry-after"));
+        assert!(after < Duration::from_secs(10), "{after:?}");
+    });
+    holder.batch_execute("ROLLBACK").unwrap();
+    let again = within(Duration::from_secs(10), "the server is well again", || {
+        let answer = rp.refresh(tokens.refresh_token(), &[]);
+        (answer.status == 200).then_some(answer)
+    });
+    // A lock that is held for less than that is waited for.
+    holder.batch_execute("BEGIN IMMEDIATE").unwrap();
+    thread::scope(|scope| {
+        let refreshing = scope.spawn(|| rp.refresh(again.refresh_token(), &[]).status);
+        pause(Duration::from_secs(2));
+        holder.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(refreshing.join().unwrap(), 200);
+    });
+    assert_sound(&installation.store());
+}
+
+#[test]
+fn r28_a_server_that_ran_out_of_files_goes_on_when_it_has_some_again() {
+    let (installation, rp) = installation();
+    let _server = installation.start_with_files(128);
+    let tokens = connect(&installation, &rp);
+    let url = address(&installation.issuer).to_owned();
+    let held: Vec<_> = (0..300)
+        .filter_map(|_| TcpStream::connect(&url).ok())
+        .collect();
+    assert!(held.len() > 128, "{}", held.len());
+    pause(Duration::from_secs(1));
+    drop(held);
+    let answer = within(Duration::from_secs(10), "it answers again", || {
+        let answer = rp.try_refresh(tokens.refresh_token()).ok()?;
+        (answer.status == 200).then_some(answer)
+    });
+    assert_eq!(rp.userinfo(answer.access_token()).status, 200);
+    assert_sound(&installation.store());
+}
+
+#[test]
+fn n6_a_head_that_does_not_end_is_cut_off_and_so_is_a_body() {
+    let op = Op::start(Database::Sqlite, &[]);
+    let url = address(&op.issuer);
+    let slowly = |head: String, most: Duration| {
+        let stream = TcpStream::connect(url).unwrap();
+        let began = Instant::now();
+        (&stream).write_all(head.as_bytes()).unwrap();
+        // One byte a second keeps a line busy for ever, unless somebody looks at the whole.
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while began.elapsed() < most && (&stream).write_all(b"x").is_ok() {
+                    pause(Duration::from_secs(1));
+                }
+            });
+            let said = rest(&stream);
+            (said, began.elapsed())
+        })
+    };
+    thread::scope(|scope| {
+        let head = scope.spawn(|| {
+            slowly(
+                format!("GET /login HTTP/1.1\r\nhost: {url}\r\nx-slow: "),
+                Duration::from_secs(12),
+            )
+        });
+        let body = scope.spawn(|| {
+            let head = format!(
+                "POST /token HTTP/1.1\r\nhost: {url}\r\n{FORM}content-length: 60000\r\n\r\n"
+            );
+            slowly(head, Duration::from_secs(22))
+        });
+        let (said, after) = head.join().unwrap();
+        assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+        assert!(after < Duration::from_secs(10), "{after:?}");
+        let (said, after) = body.join().unwrap();
+        assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+        assert!(after < Duration::from_secs(20), "{after:?}");
+        // Nobody else waited.
+        assert_eq!(
+            reqwest::blocking::get(op.url("/login")).unwrap().status(),
+            200
+        );
+    });
+}
+
+/// A start with this configuration: how it ended, and what it said.
+fn start_with(text: &str) -> (Option<i32>, String) {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("latchkey.toml");
+    fs::write(&file, text).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_latchkey"))
+        .args(["serve", "--config"])
+        .arg(&file)
+        .current_dir(folder.path())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ended = eventually("it refuses to start", || child.try_wait().unwrap());
+    let mut said = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert!(
+        !folder.path().join("latchkey.db").exists(),
+        "nothing is made: {text}"
+    );
+    (ended.code(), said)
+}
+
+#[test]
+fn r30_no_bad_configuration_starts_and_each_is_told_its_key() {
+    let good = "issuer = \"https://id.example.test\"\n";
+    let table = [
+        ("", "issuer"),
+        ("issuer = \"http://id.example.test\"", "issuer"),
+        ("issuer = \"https://id.example.test/\"", "issuer"),
+        ("issuer = \"https://id.example.test?x\"", "issuer"),
+        (
+            "issuer = \"https://user:hunter2@id.example.test\"",
+            "issuer",
+        ),
+        ("issuer = 7", "issuer"),
+        ("isuer = \"https://id.example.test\"", "issuer"),
+        ("GOOD listen = \"nowhere\"", "listen"),
+        ("GOOD listen = \"127.0.0.1:99999\"", "listen"),
+        ("GOOD secret_key = \"hunter2\"", "secret_key"),
+        ("GOOD secret_key_file = \"/nowhere\"", "secret_key_file"),
+        (
+            "GOOD database.url = \"mysql://a:hunter2@db/x\"",
+            "database.url",
+        ),
+        (
+            "GOOD database.url = \"postgres://a:hunter2@db/x\"",
+            "secret_key",
+        ),
+        ("GOOD trusted_proxies = [\"everybody\"]", "trusted_proxies"),
+        ("GOOD log.level = \"loud\"", "log.level"),
+        ("GOOD tokens.code = \"1d\"", "tokens.code"),
+        ("GOOD tokens.access = \"soon\"", "tokens.access"),
+        ("GOOD session.idle = \"300d\"", "session.idle"),
+        (
+            "GOOD throttle.account_failures = 0",
+            "throttle.account_failures",
+        ),
+        (
+            "GOOD password.minimum_length = 4",
+            "password.minimum_length",
+        ),
+        ("GOOD password.memory_kib = 1", "password.memory_kib"),
+        ("GOOD keys.algorithms = [\"none\"]", "keys.algorithms"),
+        (
+            "GOOD keys.publish_before = \"30d\"\nkeys.rotate_every = \"2d\"",
+            "keys.publish_before",
+        ),
+        ("GOOD [tokens", "latchkey.toml"),
+    ];
+    thread::scope(|scope| {
+        for part in table.chunks(6) {
+            scope.spawn(move || {
+                for (text, key) in part {
+                    let text = text.replace("GOOD ", good);
+                    let (code, said) = start_with(&text);
+                    assert_eq!(code, Some(1), "{text}\n{said}");
+                    assert!(said.contains(key), "{text}\n{said}");
+                    assert!(!said.contains("hunter2"), "{text}\n{said}");
+                }
+            });
+        }
+    });
+}
