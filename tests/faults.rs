@@ -1,4 +1,5 @@
-//! What goes wrong around a server: the real binary, and what a request sees of it. Rows R8, R27, R28, R30 and N6.
+//! What goes wrong around a server: the real binary, and what a request sees of it. Rows R8, R10, R11, R27, R28, R30
+//! and N6.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -16,13 +17,17 @@ use crate::support::browser::Browser;
 use crate::support::installation::Installation;
 use crate::support::invariants::assert_sound;
 use crate::support::op::{CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET};
+use crate::support::own_postgres::OwnPostgres;
 use crate::support::relying_party::{Answer, Rp};
 use crate::support::wait::{eventually, pause, within};
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
 
 fn installation() -> (Installation, Rp) {
-    let installation = Installation::new(Database::Sqlite);
+    prepared(Installation::new(Database::Sqlite))
+}
+
+fn prepared(installation: Installation) -> (Installation, Rp) {
     installation.apply(&json!({
         "users": [{ "email": EMAIL, "password": PASSWORD }],
         "clients": [{
@@ -140,6 +145,76 @@ fn r8_a_write_lock_that_somebody_holds_delays_writes_and_nothing_else() {
         holder.batch_execute("ROLLBACK").unwrap();
         assert_eq!(refreshing.join().unwrap(), 200);
     });
+    assert_sound(&installation.store());
+}
+
+/// What holds while PostgreSQL is away; the refresh token is as good afterwards.
+fn assert_bears_it(installation: &Installation, rp: &Rp, tokens: &Answer) {
+    let began = Instant::now();
+    let refused = rp.refresh(tokens.refresh_token(), &[]);
+    let after = began.elapsed();
+    assert_eq!(refused.error(), (503, "temporarily_unavailable"));
+    assert!(refused.headers.contains_key("retry-after"));
+    assert!(after < Duration::from_millis(6_500), "{after:?}");
+    let get = |path: &str| {
+        let began = Instant::now();
+        let answer = reqwest::blocking::get(format!("{}{path}", installation.issuer)).unwrap();
+        (answer.status().as_u16(), began.elapsed())
+    };
+    for path in ["/jwks", "/.well-known/openid-configuration", "/livez"] {
+        let (status, after) = get(path);
+        assert_eq!(status, 200, "{path}");
+        assert!(after < Duration::from_secs(1), "{path}: {after:?}");
+    }
+    let (status, after) = get("/readyz");
+    assert!(
+        status == 503 && after < Duration::from_millis(6_500),
+        "{status} {after:?}"
+    );
+}
+
+fn well_again(rp: &Rp, tokens: &Answer) -> Answer {
+    within(Duration::from_secs(10), "the server is well again", || {
+        let answer = rp.refresh(tokens.refresh_token(), &[]);
+        assert!([200, 503].contains(&answer.status), "{}", answer.json);
+        (answer.status == 200).then_some(answer)
+    })
+}
+
+#[test]
+fn r10_while_postgresql_is_away_nothing_hangs_and_afterwards_everything_goes_on() {
+    let Some(mut cluster) = OwnPostgres::start() else {
+        return;
+    };
+    let (installation, rp) = prepared(Installation::on_postgres(cluster.create_database()));
+    let _server = installation.start();
+    let mut tokens = connect(&installation, &rp);
+    for _ in 0..2 {
+        cluster.crash();
+        assert_bears_it(&installation, &rp, &tokens);
+        cluster.start_again();
+        tokens = well_again(&rp, &tokens);
+    }
+    assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
+    assert_sound(&installation.store());
+}
+
+#[test]
+fn r11_a_postgresql_that_stands_still_is_one_that_is_away() {
+    let Some(cluster) = OwnPostgres::start() else {
+        return;
+    };
+    let (installation, rp) = prepared(Installation::on_postgres(cluster.create_database()));
+    let _server = installation.start();
+    let tokens = connect(&installation, &rp);
+    cluster.freeze();
+    assert_bears_it(&installation, &rp, &tokens);
+    // Long enough for everything that waits to have given up.
+    pause(Duration::from_secs(8));
+    assert_bears_it(&installation, &rp, &tokens);
+    cluster.thaw();
+    let tokens = well_again(&rp, &tokens);
+    assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
     assert_sound(&installation.store());
 }
 

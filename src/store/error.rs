@@ -82,13 +82,13 @@ pub(super) fn is_busy(error: &DieselError) -> bool {
 /// Whether the connection is of no more use.
 pub(super) fn is_lost(error: &StoreError) -> bool {
     match error.diesel() {
-        Some(DieselError::DatabaseError(kind, _)) => matches!(
-            kind,
+        Some(DieselError::DatabaseError(kind, information)) => match kind {
             DatabaseErrorKind::ClosedConnection
-                | DatabaseErrorKind::UnableToSendCommand
-                // After a failover the old primary may live on as a replica.
-                | DatabaseErrorKind::ReadOnlyTransaction
-        ),
+            | DatabaseErrorKind::UnableToSendCommand
+            // After a failover the old primary may live on as a replica.
+            | DatabaseErrorKind::ReadOnlyTransaction => true,
+            _ => names_a_lost_connection(information.message()),
+        },
         Some(DieselError::BrokenTransactionManager | DieselError::RollbackErrorOnCommit { .. }) => {
             true
         }
@@ -107,7 +107,12 @@ fn may_pass(error: &DieselError) -> bool {
             | DatabaseErrorKind::ForeignKeyViolation
             | DatabaseErrorKind::NotNullViolation
             | DatabaseErrorKind::CheckViolation => false,
-            _ => is_deadlock(information.as_ref()) || names_a_shortage(information.message()),
+            _ => {
+                let message = information.message();
+                is_deadlock(information.as_ref())
+                    || names_a_shortage(message)
+                    || names_a_lost_connection(message)
+            }
         },
         DieselError::RollbackErrorOnCommit { commit_error, .. } => may_pass(commit_error),
         DieselError::BrokenTransactionManager => true,
@@ -124,8 +129,22 @@ fn is_deadlock(information: &(dyn DatabaseErrorInformation + Send + Sync)) -> bo
             .is_some_and(|text| text.contains("ShareLock") || text.contains("ExclusiveLock"))
 }
 
+// Of a connection that broke in the middle of a statement diesel only passes on what libpq says. Ours is built without
+// translations.
+fn names_a_lost_connection(message: &str) -> bool {
+    const LOST: [&str; 6] = [
+        "server closed the connection",
+        "no connection to the server",
+        "could not receive data from server",
+        "could not send data to server",
+        "connection has been closed unexpectedly",
+        "terminating connection",
+    ];
+    LOST.iter().any(|text| message.contains(text))
+}
+
 fn names_a_shortage(message: &str) -> bool {
-    const PASSING: [&str; 11] = [
+    const PASSING: [&str; 10] = [
         // SQLite: BUSY, LOCKED, FULL, IOERR, CANTOPEN, READONLY, NOMEM. Its texts are never translated.
         "database is locked",
         "database table is locked",
@@ -134,10 +153,9 @@ fn names_a_shortage(message: &str) -> bool {
         "unable to open database file",
         "attempt to write a readonly database",
         "out of memory",
-        // PostgreSQL: 57014, 53100, 57P01 to 57P03.
+        // PostgreSQL: 57014, 53100, 57P03.
         "statement timeout",
         "No space left on device",
-        "terminating connection",
         "the database system is",
     ];
     PASSING.iter().any(|text| message.contains(text))
@@ -160,6 +178,18 @@ mod tests {
             assert!(database_error(DatabaseErrorKind::Unknown, message).is_unavailable());
         }
         assert!(database_error(DatabaseErrorKind::ClosedConnection, "gone").is_unavailable());
+    }
+
+    #[test]
+    fn a_connection_that_broke_in_a_statement_is_lost_and_may_be_had_again() {
+        for message in [
+            "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally",
+            "terminating connection due to administrator command",
+            "could not receive data from server: Connection timed out",
+        ] {
+            let error = database_error(DatabaseErrorKind::Unknown, message);
+            assert!(error.is_unavailable() && is_lost(&error), "{message}");
+        }
     }
 
     #[test]

@@ -138,8 +138,9 @@ type Receiver<T> = oneshot::Receiver<Result<T, StoreError>>;
 
 /// Requests that may wait; with more the machine is overloaded, and an honest 503 at once serves people better.
 const QUEUE_LIMIT: usize = 1024;
-/// No caller waits longer, even when PostgreSQL has stopped in the middle of a statement.
-const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+/// No caller waits longer, even when PostgreSQL has stopped in the middle of a statement: a request is answered within six
+/// seconds.
+const ANSWER_WITHIN: Duration = Duration::from_millis(5_500);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 impl Store {

@@ -38,21 +38,29 @@ pub struct Process {
 
 impl Installation {
     pub fn new(database: Database) -> Self {
-        let directory = TempDir::new().unwrap();
-        let port = free_port();
-        let issuer = format!("http://localhost:{port}");
-        let (database, url) = match database {
+        match database {
             Database::Sqlite => {
+                let directory = TempDir::new().unwrap();
                 let file = directory.path().join("latchkey.db");
                 let url = format!("sqlite://{}", file.display());
-                (DatabaseUrl::Sqlite(file), url)
+                Self::on(directory, DatabaseUrl::Sqlite(file), &url)
             }
             Database::Postgres => {
                 let cluster = postgres::cluster().expect("PostgreSQL runs");
-                let url = cluster.create_database(None);
-                (DatabaseUrl::Postgres(url.clone()), url)
+                Self::on_postgres(cluster.create_database(None))
             }
-        };
+        }
+    }
+
+    /// On a database of a server that the test has for itself.
+    pub fn on_postgres(url: String) -> Self {
+        let database = DatabaseUrl::Postgres(url.clone());
+        Self::on(TempDir::new().unwrap(), database, &url)
+    }
+
+    fn on(directory: TempDir, database: DatabaseUrl, url: &str) -> Self {
+        let port = free_port();
+        let issuer = format!("http://localhost:{port}");
         // Hashing is somebody else's subject.
         let config = format!(
             "issuer = \"{issuer}\"\ndatabase.url = \"{url}\"\nsecret_key = \"{SECRET_KEY}\"\n\

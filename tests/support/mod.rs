@@ -6,6 +6,7 @@ pub mod installation;
 pub mod invariants;
 pub mod lossy_proxy;
 pub mod op;
+pub mod own_postgres;
 pub mod postgres;
 pub mod race;
 pub mod relying_party;
