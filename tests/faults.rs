@@ -1,4 +1,4 @@
-//! What goes wrong around a server: the real binary, and what a request sees of it. Rows R8, R10, R11, R27, R28, R30
+//! What goes wrong around a server: the real binary, and what a request sees of it. Rows R6, R8, R10, R11, R27, R28, R30
 //! and N6.
 
 use std::fs;
@@ -213,6 +213,78 @@ fn r11_a_postgresql_that_stands_still_is_one_that_is_away() {
     pause(Duration::from_secs(8));
     assert_bears_it(&installation, &rp, &tokens);
     cluster.thaw();
+    let tokens = well_again(&rp, &tokens);
+    assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
+    assert_sound(&installation.store());
+}
+
+/// A small disk in memory; it goes with the test. Only root can have one.
+struct Disk(TempDir);
+
+impl Disk {
+    fn new() -> Option<Self> {
+        let folder = TempDir::new().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs"])
+            .arg(folder.path())
+            .stderr(Stdio::null())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(folder));
+        }
+        eprintln!("left out: no file system can be mounted here");
+        None
+    }
+
+    /// Writes until nothing more goes in.
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.path().join("filling")).unwrap();
+        for size in [64 * 1024, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.path().join("filling")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _busy = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// What can be read is, what must be written is not, and nobody is told that it was.
+fn assert_reads_only(installation: &Installation, rp: &Rp, tokens: &Answer) {
+    let refused = rp.refresh(tokens.refresh_token(), &[]);
+    assert_eq!(refused.error(), (503, "temporarily_unavailable"));
+    assert!(refused.headers.contains_key("retry-after"));
+    for path in ["/jwks", "/.well-known/openid-configuration", "/login"] {
+        let answer = reqwest::blocking::get(format!("{}{path}", installation.issuer)).unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
+    let mut browser = Browser::new(&installation.issuer);
+    let page = browser.get("/login");
+    let page = browser.sign_in(&page);
+    assert_eq!(
+        (page.status, page.has("#op-error")),
+        (503, true),
+        "{}",
+        page.body
+    );
+}
+
+#[test]
+fn r6_on_a_full_disk_what_can_be_read_is_and_nothing_is_lost() {
+    let Some(disk) = Disk::new() else { return };
+    let (installation, rp) = prepared(Installation::in_folder(disk.0.path()));
+    let _server = installation.start();
+    let tokens = connect(&installation, &rp);
+    disk.fill();
+    assert_reads_only(&installation, &rp, &tokens);
+    disk.empty();
     let tokens = well_again(&rp, &tokens);
     assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
     assert_sound(&installation.store());

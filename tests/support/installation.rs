@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -50,6 +50,13 @@ impl Installation {
                 Self::on_postgres(cluster.create_database(None))
             }
         }
+    }
+
+    /// With the SQLite file in a folder of its own, such as a small disk.
+    pub fn in_folder(folder: &Path) -> Self {
+        let file = folder.join("latchkey.db");
+        let url = format!("sqlite://{}", file.display());
+        Self::on(TempDir::new().unwrap(), DatabaseUrl::Sqlite(file), &url)
     }
 
     /// On a database of a server that the test has for itself.
