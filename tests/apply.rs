@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::support::installation::Installation;
 use crate::support::op::{Database, SECRET};
-use crate::support::postgres;
 
 /// With a file as it was applied last.
 fn applied(database: Database) -> Installation {
@@ -51,17 +50,9 @@ fn names(installation: &Installation, list: &str, field: &str) -> Vec<String> {
         .collect()
 }
 
-fn databases() -> impl Iterator<Item = Database> {
-    let all = [
-        Some(Database::Sqlite),
-        postgres::cluster().map(|_| Database::Postgres),
-    ];
-    all.into_iter().flatten()
-}
-
 #[test]
 fn a_dry_run_prints_the_difference_and_changes_nothing() {
-    for database in databases() {
+    for database in Database::all() {
         let installation = applied(database);
         let rehearse = || installation.answer(&["apply", "people.json", "--dry-run"]);
         let (code, out) = rehearse();
@@ -104,7 +95,7 @@ fn a_dry_run_prints_the_difference_and_changes_nothing() {
 
 #[test]
 fn only_what_came_from_a_file_goes_and_only_when_told_to() {
-    for database in databases() {
+    for database in Database::all() {
         let installation = applied(database);
         installation.run(&[
             "clients",

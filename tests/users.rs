@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::installation::{Installation, Process};
 use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};
-use crate::support::postgres;
 use crate::support::relying_party::{Answer, Rp};
 
 /// A server with alice, bob and the app `notes`, which alice uses.
@@ -77,17 +76,9 @@ fn connect(browser: &mut Browser, rp: &Rp, scope: &str) -> Answer {
     tokens
 }
 
-fn databases() -> impl Iterator<Item = Database> {
-    let all = [
-        Some(Database::Sqlite),
-        postgres::cluster().map(|_| Database::Postgres),
-    ];
-    all.into_iter().flatten()
-}
-
 #[test]
 fn b8_whoever_is_disabled_loses_everything_at_once_and_begins_anew() {
-    for database in databases() {
+    for database in Database::all() {
         let mut used = Used::start(database);
         assert_eq!(used.command("disable")["changed"], true);
         assert!(!used.is_signed_in() && !used.can_sign_in());
@@ -104,7 +95,7 @@ fn b8_whoever_is_disabled_loses_everything_at_once_and_begins_anew() {
 
 #[test]
 fn the_end_of_all_sign_ins_spares_what_goes_on_without_one_unless_told_otherwise() {
-    for database in databases() {
+    for database in Database::all() {
         let mut used = Used::start(database);
         assert_eq!(used.command("end-sessions")["sessions"], 1);
         assert!(!used.is_signed_in());
@@ -120,7 +111,7 @@ fn the_end_of_all_sign_ins_spares_what_goes_on_without_one_unless_told_otherwise
 
 #[test]
 fn k12_whoever_is_deleted_leaves_nothing_behind_and_comes_back_as_somebody_else() {
-    for database in databases() {
+    for database in Database::all() {
         let mut used = Used::start(database);
         let before = used.command("show")["id"].clone();
         assert_eq!(used.command("delete")["deleted"], true);
@@ -154,7 +145,7 @@ fn k12_whoever_is_deleted_leaves_nothing_behind_and_comes_back_as_somebody_else(
 
 #[test]
 fn an_account_that_was_guessed_at_is_unlocked_for_new_browsers() {
-    for database in databases() {
+    for database in Database::all() {
         let used = Used::start(database);
         let mut browser = Browser::new(&used.installation.issuer);
         let mut status = 0;
@@ -174,7 +165,7 @@ fn an_account_that_was_guessed_at_is_unlocked_for_new_browsers() {
 
 #[test]
 fn what_is_held_on_a_person_is_shown_and_exported_without_any_secret() {
-    for database in databases() {
+    for database in Database::all() {
         let used = Used::start(database);
         let shown = used.command("show");
         assert_eq!(shown["email"], EMAIL);

@@ -35,6 +35,14 @@ pub enum Database {
     Postgres,
 }
 
+impl Database {
+    /// Those that are installed.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let postgres = postgres::cluster().map(|_| Self::Postgres);
+        [Some(Self::Sqlite), postgres].into_iter().flatten()
+    }
+}
+
 /// A running identity provider.
 pub struct Op {
     pub issuer: String,
