@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
+use crate::protocol::client::ClientId;
 use crate::protocol::time::Timestamp;
 use crate::random;
 
@@ -116,6 +117,12 @@ impl Event {
             actor: Some(user_id.to_owned()),
             ..Self::new(kind).target(user_id)
         }
+    }
+
+    /// Something that was done to an app.
+    pub fn of_client(kind: Kind, client_id: &ClientId) -> Self {
+        let id = client_id.as_str();
+        Self::new(kind).target(id).client(id)
     }
 
     #[must_use]

@@ -506,8 +506,7 @@ fn delete_unnamed(
         let is_named = |named: &CheckedClient| named.client.client_id == id;
         if !seed.clients.iter().any(is_named) {
             clients::delete(tx, &id)?;
-            let event = Event::new(Kind::ClientDeleted).target(id.as_str());
-            audit_events::record(tx, trail, &event.client(id.as_str()))?;
+            audit_events::record(tx, trail, &Event::of_client(Kind::ClientDeleted, &id))?;
             summary.deleted.push(format!("client {id}"));
         }
     }
@@ -774,7 +773,7 @@ fn put_client(
     } else {
         (false, false)
     };
-    let of_client = |kind| Event::new(kind).target(id.as_str()).client(id.as_str());
+    let of_client = |kind| Event::of_client(kind, id);
     if is_new {
         audit_events::record(tx, trail, &of_client(Kind::ClientCreated))?;
     } else if !is_same {

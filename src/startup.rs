@@ -24,6 +24,7 @@ use crate::random;
 use crate::seed::{self, DevApp, SeedError};
 use crate::store::{
     MigrationError, OpenError, Options, Store, StoreError, backup, properties, signing_keys,
+    sync_folder,
 };
 use crate::web::address_limit::{self, AddressLimit};
 use crate::web::state::AppState;
@@ -395,7 +396,7 @@ fn make_key_file(file: &Path, database: &DatabaseUrl) -> Result<(), StartError> 
         });
     let removed = std::fs::remove_file(&draft);
     made.and(removed)?;
-    sync_directory(file)?;
+    sync_folder(file)?;
     Ok(())
 }
 
@@ -409,12 +410,6 @@ fn write_key(draft: &Path, hexadecimal: &str) -> io::Result<()> {
         .open(draft)?;
     opened.write_all(format!("{hexadecimal}\n").as_bytes())?;
     opened.sync_all()
-}
-
-/// After a power failure the name must be there, since what the key encrypts will be.
-fn sync_directory(file: &Path) -> io::Result<()> {
-    let directory = file.parent().filter(|path| !path.as_os_str().is_empty());
-    std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// A panic must not end the rotation for as long as the process lives.

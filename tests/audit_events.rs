@@ -7,10 +7,10 @@ use latchkey::store::users;
 use serde_json::json;
 
 use crate::refresh_token::{OFFLINE, connect, notes, refreshed};
-use crate::support::browser::{Browser, Page};
 use crate::support::on_both_databases;
 use crate::support::op::{EMAIL, Op};
 use crate::support::race::race;
+use crate::throttle::attempt_in as attempt;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const QUICK: [(&str, &str); 3] = [
@@ -46,17 +46,6 @@ fn alice(op: &Op) -> String {
         .unwrap()
         .unwrap()
         .id
-}
-
-fn attempt(browser: &mut Browser, login: &str, password: &str) -> Page {
-    let page = browser.get("/login?other=1");
-    let (action, hidden) = page.form();
-    let mut fields: Vec<(&str, &str)> = hidden
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    fields.extend([("login", login), ("password", password)]);
-    browser.post_once(&action, &fields)
 }
 
 on_both_databases! {

@@ -43,7 +43,7 @@ fn attempt(op: &Op, login: &str, password: &str) -> Page {
     attempt_in(&mut op.browser(), login, password)
 }
 
-fn attempt_in(browser: &mut Browser, login: &str, password: &str) -> Page {
+pub fn attempt_in(browser: &mut Browser, login: &str, password: &str) -> Page {
     let page = browser.get("/login?other=1");
     assert!(page.has("#login-submit"), "{} {}", page.status, page.body);
     let (action, hidden) = page.form();

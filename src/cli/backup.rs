@@ -59,11 +59,9 @@ pub(super) fn back_up(
         });
     backup::discard(&draft);
     made?;
-    let now = Clock::system().now();
-    let trail = Trail::of_command(now);
+    let trail = Trail::of_command(Clock::system().now());
     store.write_blocking(move |tx| {
-        audit_events::record(tx, &trail, &Event::new(Kind::DatabaseBackedUp))?;
-        backup::note_backup(tx, now)
+        audit_events::record(tx, &trail, &Event::new(Kind::DatabaseBackedUp))
     })?;
     let bytes = std::fs::metadata(file)?.len();
     let key = config

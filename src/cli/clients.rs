@@ -218,7 +218,7 @@ fn add_secret(
         store.write_blocking(move |tx| {
             let added = client_secrets::add(tx, &client, &secret, now)?;
             if added.is_ok() {
-                let event = event_of(Kind::ClientSecretAdded, &client);
+                let event = Event::of_client(Kind::ClientSecretAdded, &client);
                 let event = event.noting("secret", secret.id.as_str());
                 audit_events::record(tx, &trail, &event)?;
             }
@@ -258,7 +258,7 @@ fn revoke_secret(
     let (revoked, secrets) = store.write_blocking(move |tx| {
         let revoked = client_secrets::revoke(tx, &client, &secret, now)?;
         if revoked {
-            let event = event_of(Kind::ClientSecretRevoked, &client);
+            let event = Event::of_client(Kind::ClientSecretRevoked, &client);
             audit_events::record(tx, &trail, &event.noting("secret", secret.as_str()))?;
         }
         Ok((revoked, client_secrets::list(tx, &client)?))
@@ -308,7 +308,7 @@ fn delete(
     let deleted = store.write_blocking(move |tx| {
         let deleted = clients::delete(tx, &client)?;
         if deleted {
-            audit_events::record(tx, &trail, &event_of(Kind::ClientDeleted, &client))?;
+            audit_events::record(tx, &trail, &Event::of_client(Kind::ClientDeleted, &client))?;
         }
         Ok(deleted)
     })?;
@@ -323,12 +323,6 @@ fn delete(
         Format::Json => output::object(out, &json!({ "client_id": id, "deleted": true }))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn event_of(kind: Kind, client: &ClientId) -> Event {
-    Event::new(kind)
-        .target(client.as_str())
-        .client(client.as_str())
 }
 
 fn unknown(id: &str) -> Failure {

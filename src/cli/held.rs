@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::{self, Format};
-use super::users::{find, unknown};
+use super::users::open_for;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::session::Session;
@@ -16,7 +16,7 @@ use crate::protocol::client::ClientId;
 use crate::protocol::grants::Grant;
 use crate::protocol::interaction::Consent;
 use crate::protocol::time::Timestamp;
-use crate::startup;
+use crate::startup::Opened;
 use crate::store::audit_events::{self, Recorded};
 use crate::store::{consents, grants, sessions};
 
@@ -85,8 +85,7 @@ struct Held {
 
 impl Held {
     fn read(config: &Config, email: &str) -> Result<Self, Failure> {
-        let store = startup::open(config, false)?.store;
-        let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+        let (Opened { store, .. }, user) = open_for(config, email)?;
         let (lifetimes, now) = (config.session_lifetimes(), Clock::system().now());
         Ok(store.read_blocking(move |conn| {
             let mut sessions = sessions::of_user(conn, &user.id)?;

@@ -19,7 +19,7 @@ use crate::identity::throttle;
 use crate::identity::user::User;
 use crate::random;
 use crate::seed::{Seed, SeedError, UserEntry};
-use crate::startup;
+use crate::startup::{self, Opened};
 
 use crate::store::{Store, StoreError, audit_events, grants, sessions, throttles, users};
 
@@ -138,8 +138,7 @@ fn set_password(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
-    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+    let (Opened { store, .. }, user) = open_for(config, email)?;
     let settings = &config.password;
     let password = Password::parse(&password_input::read()?)?;
     let policy = settings.policy();
@@ -176,8 +175,7 @@ fn set_disabled(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
-    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+    let (Opened { store, .. }, user) = open_for(config, email)?;
     let now = Clock::system().now();
     let (id, trail) = (user.id.clone(), Trail::of_command(now));
     let changed = store.write_blocking(move |tx| {
@@ -214,10 +212,8 @@ fn unlock(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let opened = startup::open(config, false)?;
-    let store = opened.store;
-    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
-    let bucket = throttle::of_account(&opened.root, &user.email_key);
+    let (Opened { store, root }, user) = open_for(config, email)?;
+    let bucket = throttle::of_account(&root, &user.email_key);
     let (id, trail) = (user.id.clone(), Trail::of_command(Clock::system().now()));
     let had_failures = store.write_blocking(move |tx| {
         audit_events::record(tx, &trail, &Event::new(Kind::UserUnlocked).target(&id))?;
@@ -245,8 +241,7 @@ fn end_sessions(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
-    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+    let (Opened { store, .. }, user) = open_for(config, email)?;
     let now = Clock::system().now();
     let (id, trail) = (user.id.clone(), Trail::of_command(now));
     let (sessions, grants) = store.write_blocking(move |tx| {
@@ -283,8 +278,7 @@ fn delete(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
-    let user = find(&store, email)?.ok_or_else(|| unknown(email))?;
+    let (Opened { store, .. }, user) = open_for(config, email)?;
     let (id, trail) = (user.id.clone(), Trail::of_command(Clock::system().now()));
     let deleted = store.write_blocking(move |tx| {
         let deleted = users::delete(tx, &id)?;
@@ -310,11 +304,18 @@ fn delete(
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn unknown(email: &str) -> Failure {
+/// The database, and the person whom a command is about.
+pub(super) fn open_for(config: &Config, email: &str) -> Result<(Opened, User), Failure> {
+    let opened = startup::open(config, false)?;
+    let user = find(&opened.store, email)?.ok_or_else(|| unknown(email))?;
+    Ok((opened, user))
+}
+
+fn unknown(email: &str) -> Failure {
     Failure::new(format!("nobody has the e-mail {email}"))
 }
 
-pub(super) fn find(store: &Store, email: &str) -> Result<Option<User>, StoreError> {
+fn find(store: &Store, email: &str) -> Result<Option<User>, StoreError> {
     let key = canonical_login(email);
     store.read_blocking(move |conn| users::find_by_email(conn, &key))
 }

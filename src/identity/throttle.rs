@@ -168,7 +168,7 @@ pub fn of_client(
 }
 
 /// One address of IPv4, a /64 of IPv6: that is what one subscriber gets.
-fn network(address: IpAddr) -> String {
+pub fn network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {

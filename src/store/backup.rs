@@ -11,14 +11,13 @@ use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 
 use super::connection::{Target, Use};
+use super::files::{self, sync_folder, with_suffix};
 use super::schema::{authorization_codes, client_tokens, grants, properties as property, sessions};
-use super::{AnyConnection, OpenError, Store, StoreError, files, on_each, properties};
+use super::{AnyConnection, OpenError, Store, StoreError, on_each, properties};
 use crate::protocol::time::Timestamp;
 
 /// When this timeline began, in seconds since 1970; nobody knows what was used or revoked at the end of the one before.
 const EPOCH: &str = "epoch.began_at";
-/// When the last backup was made, in seconds since 1970.
-const LAST_BACKUP: &str = "backup.last";
 /// What SQLite may put beside a database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -169,23 +168,9 @@ pub fn begin_epoch(conn: &mut AnyConnection, now: Timestamp) -> Result<(), Store
     diesel::update(client_tokens::table.filter(client_tokens::revoked_at.is_null()))
         .set(client_tokens::revoked_at.eq(at))
         .execute(conn)?;
-    note(conn, EPOCH, now)
-}
-
-/// When the timeline began, if it was ever restored.
-pub fn epoch(conn: &mut AnyConnection) -> Result<Option<Timestamp>, StoreError> {
-    moment(conn, EPOCH)
-}
-
-/// A backup was made.
-pub fn note_backup(conn: &mut AnyConnection, now: Timestamp) -> Result<(), StoreError> {
-    note(conn, LAST_BACKUP, now)
-}
-
-fn note(conn: &mut AnyConnection, name: &str, now: Timestamp) -> Result<(), StoreError> {
-    let value = now.seconds().to_string();
+    let value = at.to_string();
     on_each!(conn, c => diesel::insert_into(property::table)
-        .values((property::name.eq(name), property::value.eq(&value)))
+        .values((property::name.eq(EPOCH), property::value.eq(&value)))
         .on_conflict(property::name)
         .do_update()
         .set(property::value.eq(&value))
@@ -193,8 +178,9 @@ fn note(conn: &mut AnyConnection, name: &str, now: Timestamp) -> Result<(), Stor
     Ok(())
 }
 
-fn moment(conn: &mut AnyConnection, name: &str) -> Result<Option<Timestamp>, StoreError> {
-    let found = properties::find(conn, name)?;
+/// When the timeline began, if it was ever restored.
+pub fn epoch(conn: &mut AnyConnection) -> Result<Option<Timestamp>, StoreError> {
+    let found = properties::find(conn, EPOCH)?;
     Ok(found
         .and_then(|seconds| seconds.parse().ok())
         .map(Timestamp::from_seconds))
@@ -203,17 +189,4 @@ fn moment(conn: &mut AnyConnection, name: &str) -> Result<Option<Timestamp>, Sto
 fn connect(file: &Path) -> Result<AnyConnection, StoreError> {
     let target = Target::sqlite(file.to_owned()).map_err(StoreError::fault)?;
     Ok(target.connect(Use::Write)?)
-}
-
-fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

@@ -63,7 +63,13 @@ fn warn_when_others_may_read(path: &Path) {
     }
 }
 
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+/// After a power failure a name that was given is there: the folder that holds it is on the disk.
+pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+pub(super) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

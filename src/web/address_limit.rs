@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ use super::routes::{self, RouteClass};
 use super::state::AppState;
 use super::visit::Visit;
 use crate::config::Config;
+use crate::identity::throttle::network;
 use crate::metrics::Bucket;
 use crate::protocol::error::{ErrorCode, OAuthError};
 
@@ -107,14 +107,6 @@ impl KeyExtractor for ByAddressAndClass {
     }
 }
 
-/// What one subscriber has: an address of IPv4, or a /64 of IPv6.
-fn network(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits() >> 64 << 64,
-    }
-}
-
 /// Refuses what is beyond the limit, except where the handler finds out who asks and decides itself.
 pub(crate) async fn refuse<B: MessageBody + 'static>(
     request: ServiceRequest,
@@ -123,8 +115,9 @@ pub(crate) async fn refuse<B: MessageBody + 'static>(
     let state = request
         .app_data::<web::Data<AppState>>()
         .expect("every application is built with its state");
-    let class = routes::class_of(request.path(), state.base());
-    if class == Some(RouteClass::Clients) || wait(request.request()).is_none() {
+    let decides_itself =
+        || routes::class_of(request.path(), state.base()) == Some(RouteClass::Clients);
+    if !is_exceeded(request.request()) || decides_itself() {
         return next
             .call(request)
             .await
