@@ -77,6 +77,14 @@ kinds! {
     ClientSecretAdded = "client.secret_added",
     /// A secret of an app works no more.
     ClientSecretRevoked = "client.secret_revoked",
+    /// A scope was defined, or defined anew.
+    ScopeChanged = "scope.changed",
+    /// A scope is gone.
+    ScopeDeleted = "scope.deleted",
+    /// A group was described, or described anew.
+    GroupChanged = "group.changed",
+    /// A group is gone.
+    GroupDeleted = "group.deleted",
     /// A copy of the database was made.
     DatabaseBackedUp = "database.backed_up",
     /// The database was put back from a copy, and a new epoch began.

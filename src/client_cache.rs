@@ -1,4 +1,4 @@
-//! Clients as a running server sees them: read when they are first asked for, kept in memory, and read anew within a second
+//! Clients and scopes as a running server sees them: read when they are first asked for, kept in memory, and read anew within a second
 //! of a change, whichever process made it.
 //!
 //! Every change writes a new version beside it, in its own transaction. The server looks at the version a few times a
@@ -9,8 +9,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::client_secret::ClientSecret;
+use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::time::Timestamp;
-use crate::store::{AnyConnection, Store, StoreError, client_secrets, clients};
+use crate::store::{AnyConnection, Store, StoreError, client_secrets, clients, scopes};
 
 /// The cache; every clone is the same one.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ struct Kept {
     /// Grows whenever clients are forgotten, so that what was read before that is not kept after it.
     forgotten: u64,
     clients: HashMap<ClientId, Arc<KnownClient>>,
+    scopes: Option<Arc<KnownScopes>>,
 }
 
 /// More are forgotten and read again; nobody who only asks can make this grow, since unknown ones are not kept.
@@ -76,6 +78,23 @@ impl ClientCache {
         Ok(self.find(id).await?.map(|known| known.client.clone()))
     }
 
+    /// Every scope that there is.
+    pub async fn scopes(&self) -> Result<Arc<KnownScopes>, StoreError> {
+        let forgotten = {
+            let kept = self.reading();
+            if let Some(known) = &kept.scopes {
+                return Ok(known.clone());
+            }
+            kept.forgotten
+        };
+        let found = Arc::new(self.store.read(scopes::known).await?);
+        let mut kept = self.writing();
+        if kept.forgotten == forgotten {
+            kept.scopes = Some(found.clone());
+        }
+        Ok(found)
+    }
+
     /// Reads this client anew when it is asked for next.
     pub fn forget(&self, id: &ClientId) {
         let mut kept = self.writing();
@@ -91,6 +110,7 @@ impl ClientCache {
             kept.version = version;
             kept.forgotten += 1;
             kept.clients.clear();
+            kept.scopes = None;
         }
         Ok(())
     }

@@ -3,13 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::{Compress, Condition, from_fn};
 use actix_web::{App, HttpServer, web};
+use arc_swap::ArcSwapOption;
 
 use crate::client_cache::ClientCache;
 use crate::clock::Clock;
@@ -167,7 +168,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         root: root.clone(),
         epoch,
         keys: keys.clone(),
-        discovery: OnceLock::new(),
+        discovery: ArcSwapOption::empty(),
     });
     state
         .guessing

@@ -802,7 +802,7 @@ fn a_client_that_signs_is_made_from_a_file_with_its_keys_and_has_no_secret() {
     );
     let shown = place.objects(&["clients", "show", "signer"]);
     assert_eq!(shown[0]["token_endpoint_auth_method"], "private_key_jwt");
-    assert_eq!(shown[0]["jwks"][0]["kid"], key.kid());
+    assert_eq!(shown[0]["jwks"]["keys"][0]["kid"], key.kid());
     assert_eq!(shown[0]["secrets"], json!([]));
     let refused = place.run(&["clients", "add-secret", "signer"]);
     assert_eq!(refused.code, Some(1));

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::seed::{self, Extent, Seed};
 use crate::startup;
+use crate::store::scopes;
 
 /// Brings people and apps to what a file says, or lists every mistake in it and changes nothing.
 pub(super) fn run(
@@ -22,8 +23,9 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let (text, written_as) = read(file)?;
-    let seed = Seed::parse(&text, written_as, config)?;
     let opened = startup::open(config, false)?;
+    let defined = opened.store.read_blocking(scopes::list)?;
+    let seed = Seed::parse_beside(&text, written_as, config, defined)?;
     let now = Clock::system().now();
     let mut summary = seed.apply_with(&opened.store, config, extent, now)?;
     if extent.dry_run {

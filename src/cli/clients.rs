@@ -18,9 +18,9 @@ use crate::protocol::client::{Client, ClientId, ClientMetadata};
 use crate::protocol::client_secret::ClientSecret;
 use crate::protocol::grants::GrantType;
 use crate::random;
-use crate::seed::Seed;
+use crate::seed::{Seed, metadata_of};
 use crate::startup;
-use crate::store::{audit_events, client_secrets, clients};
+use crate::store::{audit_events, client_secrets, clients, scopes};
 
 /// Ten years: beyond that a number is a slip of the pen.
 const LONGEST_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
@@ -120,7 +120,9 @@ fn create(
 ) -> Result<ExitCode, Failure> {
     let id = new.id.clone().unwrap_or_else(random::id);
     let jwks = new.jwks.as_deref().map(read_keys).transpose()?;
-    let seed = Seed::of_new_client(metadata(new, jwks, &id), config)?;
+    let store = startup::open(config, false)?.store;
+    let defined = store.read_blocking(scopes::list)?;
+    let seed = Seed::of_new_client(metadata(new, jwks, &id), config, defined)?;
     let store = startup::open(config, false)?.store;
     let summary = seed.apply(&store, config, Clock::system().now())?;
     let secret = summary.new_secrets.first().map(|(_, secret)| secret);
@@ -155,7 +157,7 @@ fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode
         .store
         .read_blocking(clients::list)?;
     let headings = ["CLIENT ID", "NAME", "KIND", "REDIRECT URIS"];
-    output::list(out, format, &apps, &headings, row, describe)?;
+    output::list(out, format, &apps, &headings, row, metadata_of)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -172,7 +174,7 @@ fn show(
         Ok((app, client_secrets::list(conn, &client)?))
     })?;
     let app = app.ok_or_else(|| unknown(id))?;
-    let mut value = describe(&app);
+    let mut value = metadata_of(&app);
     match format {
         Format::Table => {
             let fields: Vec<_> = value.as_object().into_iter().flatten().map(field).collect();
@@ -382,26 +384,6 @@ fn row(app: &Client) -> Vec<String> {
 }
 
 /// The metadata under their registered names, lifetimes in seconds; what is not set is left out.
-fn describe(app: &Client) -> Value {
-    let mut value = serde_json::to_value(app).expect("our own types always have a JSON form");
-    if let Some(object) = value.as_object_mut() {
-        object.retain(|_, value| !value.is_null());
-        let lifetimes = [
-            ("code", app.tokens.code),
-            ("access", app.tokens.access),
-            ("id", app.tokens.id),
-            ("refresh_idle", app.tokens.refresh_idle),
-            ("refresh_absolute", app.tokens.refresh_absolute),
-            ("refresh_retry_window", app.tokens.refresh_retry_window),
-        ];
-        let tokens = lifetimes
-            .into_iter()
-            .filter_map(|(name, life)| Some((name.to_owned(), json!(life?.as_secs()))));
-        object.insert("tokens".to_owned(), Value::Object(tokens.collect()));
-    }
-    value
-}
-
 /// A field of the metadata for people: lists word by word, texts without quotes.
 fn field((name, value): (&String, &Value)) -> Vec<String> {
     let text = |value: &Value| {

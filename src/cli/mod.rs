@@ -9,6 +9,7 @@ mod banner;
 mod clients;
 mod config;
 mod dev;
+mod export;
 mod failure;
 mod gc;
 mod healthcheck;
@@ -57,7 +58,7 @@ enum Verb {
     /// The database's schema.
     #[command(subcommand)]
     Migrate(migrate::Verb),
-    /// Bring people and apps to what a TOML or JSON file says; `-` is standard input.
+    /// Bring people, apps, scopes and groups to what a TOML or JSON file says; `-` is standard input.
     Apply {
         file: PathBuf,
         /// Only print the difference; exit code 1 if there is one.
@@ -67,6 +68,8 @@ enum Verb {
         #[arg(long)]
         prune: bool,
     },
+    /// Print people, apps, scopes and groups as `apply` reads them, with the hashes of secrets.
+    Export,
     /// People.
     #[command(subcommand)]
     Users(users::Verb),
@@ -157,6 +160,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
             let extent = Extent { prune, dry_run };
             apply::run(&config, &file, extent, format, out)
         }
+        Verb::Export => export::run(&config, format, out),
         Verb::Users(verb) => users::run(&config, verb, format, out),
         Verb::Clients(verb) => clients::run(&config, verb, format, out),
         Verb::Keys(verb) => keys::run(&config, verb, format, out),

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
 
 use crate::protocol::time::Timestamp;
@@ -71,9 +70,7 @@ pub(super) fn object(out: &mut dyn Write, value: &Value) -> io::Result<()> {
 
 /// A time as people and scripts both read it (RFC 3339, UTC).
 pub(super) fn time(time: Timestamp) -> String {
-    DateTime::from_timestamp(time.seconds(), 0)
-        .map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
-        .unwrap_or_default()
+    time.to_rfc3339()
 }
 
 /// A time that may be missing, as a cell of a table.

@@ -8,6 +8,7 @@ use super::claims::ClaimsRequest;
 use super::client::{Client, ClientId};
 use super::error::{ErrorCode, OAuthError, invalid_request, invalid_scope};
 use super::grants::GrantType;
+use super::known_scopes::KnownScopes;
 use super::parameters::Parameters;
 use super::pkce::CodeChallenge;
 use super::prompt::Prompt;
@@ -114,9 +115,10 @@ pub fn unknown_client() -> AuthorizationError {
 pub fn validate(
     parameters: &Parameters,
     client: &Client,
+    known: &KnownScopes,
 ) -> Result<AuthorizationRequest, AuthorizationError> {
     let redirect = validate_redirect(parameters, client)?;
-    read(parameters, client, &redirect)
+    read(parameters, client, known, &redirect)
         .map_err(|error| AuthorizationError::Redirect(redirect, error))
 }
 
@@ -163,6 +165,7 @@ fn validate_redirect(
 fn read(
     parameters: &Parameters,
     client: &Client,
+    known: &KnownScopes,
     redirect: &ValidatedRedirect,
 ) -> Result<AuthorizationRequest, OAuthError> {
     if let Some(name) = parameters.repeated() {
@@ -213,7 +216,7 @@ fn read(
     Ok(AuthorizationRequest {
         client_id: client.client_id.clone(),
         redirect: redirect.clone(),
-        scope: client.allowed_scope(requested),
+        scope: client.allowed_scope(requested, known),
         nonce: parameters.get("nonce").map(str::to_owned),
         prompt: Prompt::parse(parameters.get("prompt"))?,
         max_age: max_age(parameters.get("max_age"))?.or(client.default_max_age),
@@ -223,7 +226,7 @@ fn read(
         id_token_hint: parameters.get("id_token_hint").map(str::to_owned),
         acr_values: acr_values(parameters, client),
         claims: essential_acr_is_met(ClaimsRequest::parse(parameters.get("claims"))?)?
-            .allowed_to(client),
+            .allowed_to(client, known),
         code_challenge,
         resources: resource::parse(parameters.resources(), client)?,
     })
@@ -294,7 +297,7 @@ pub(crate) mod tests {
         };
         change(&mut metadata);
         metadata
-            .check(ClientId::from_request("rp"))
+            .check(ClientId::from_request("rp"), &KnownScopes::default())
             .expect("a valid client")
     }
 
@@ -305,7 +308,7 @@ pub(crate) mod tests {
         let parameters = Parameters::parse(format!("{GOOD}{extra}").as_bytes())
             .expect("well-formed")
             .without_empty();
-        validate(&parameters, &client(|_| {}))
+        validate(&parameters, &client(|_| {}), &KnownScopes::default())
     }
 
     fn redirected(extra: &str) -> ErrorCode {
@@ -326,7 +329,7 @@ pub(crate) mod tests {
             "client_id=rp&response_type=code&redirect_uri=https://rp.example/cb/",
         ] {
             let parameters = Parameters::parse(query.as_bytes()).expect("well-formed");
-            let result = validate(&parameters, &client(|_| {}));
+            let result = validate(&parameters, &client(|_| {}), &KnownScopes::default());
             assert!(
                 matches!(
                     result,
@@ -405,7 +408,7 @@ pub(crate) mod tests {
         .expect("well-formed");
         let client = client(|metadata| metadata.scope = Some("openid email".to_owned()));
         assert_eq!(
-            validate(&parameters, &client)
+            validate(&parameters, &client, &KnownScopes::default())
                 .expect("accepted")
                 .scope
                 .to_string(),
@@ -432,7 +435,9 @@ pub(crate) mod tests {
             ),
         ] {
             let client = client(|metadata| metadata.scope = scope.map(str::to_owned));
-            let claims = validate(&parameters, &client).expect("accepted").claims;
+            let claims = validate(&parameters, &client, &KnownScopes::default())
+                .expect("accepted")
+                .claims;
             assert_eq!(
                 claims.userinfo.names().collect::<Vec<_>>(),
                 userinfo,
@@ -454,7 +459,7 @@ pub(crate) mod tests {
         let careful = client(|metadata| metadata.require_pkce = Some(true));
         for client in [public, careful] {
             assert!(matches!(
-                validate(&parameters, &client),
+                validate(&parameters, &client, &KnownScopes::default()),
                 Err(AuthorizationError::Redirect(..))
             ));
         }

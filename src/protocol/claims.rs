@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::client::Client;
 use super::error::{OAuthError, invalid_request};
+use super::known_scopes::KnownScopes;
 use super::scope::Scope;
 
 /// What the server can say about a person, and which scope delivers it. `groups` is ours.
@@ -65,11 +66,16 @@ pub fn supported() -> Vec<&'static str> {
 }
 
 /// The claims that one place (UserInfo or the ID token) shows: those of the scope, and those asked for by name.
-pub fn select(person: &Map<String, Value>, scope: &Scope, asked: &Asked) -> Map<String, Value> {
-    let by_scope = BY_SCOPE
-        .iter()
-        .filter(|(name, _)| scope.contains(name))
-        .flat_map(|(_, claims)| claims.iter().copied());
+pub fn select(
+    person: &Map<String, Value>,
+    scope: &Scope,
+    asked: &Asked,
+    known: &KnownScopes,
+) -> Map<String, Value> {
+    let by_scope = known
+        .with_claims()
+        .filter(|name| scope.contains(name))
+        .flat_map(|name| known.claims_of(name));
     let by_name = asked.names().filter(|name| is_about_the_person(name));
     let mut selected = Map::new();
     for name in by_scope.chain(by_name) {
@@ -171,11 +177,11 @@ impl ClaimsRequest {
     }
 
     /// What is left of it for a client: what tells nothing about the person, and what it may learn.
-    pub fn allowed_to(mut self, client: &Client) -> Self {
+    pub fn allowed_to(mut self, client: &Client, known: &KnownScopes) -> Self {
         for place in [&mut self.userinfo, &mut self.id_token] {
             place
                 .0
-                .retain(|name, _| !is_about_the_person(name) || client.may_learn(name));
+                .retain(|name, _| !is_about_the_person(name) || client.may_learn(name, known));
         }
         self
     }
@@ -356,11 +362,11 @@ mod tests {
         );
         let scope = "openid".parse().expect("valid");
         assert_eq!(
-            select(&person, &scope, &request.userinfo),
+            select(&person, &scope, &request.userinfo, &KnownScopes::default()),
             object(json!({"name": "Alice"}))
         );
         assert_eq!(
-            select(&person, &scope, &request.id_token),
+            select(&person, &scope, &request.id_token, &KnownScopes::default()),
             object(json!({"nickname": "al"}))
         );
     }
@@ -416,7 +422,12 @@ mod tests {
         let request = ClaimsRequest::parse(Some(r#"{"id_token":{"email":null}}"#)).expect("valid");
         let person = object(json!({"email": "a@example.test", "email_verified": false}));
         assert_eq!(
-            select(&person, &Scope::default(), &request.id_token),
+            select(
+                &person,
+                &Scope::default(),
+                &request.id_token,
+                &KnownScopes::default()
+            ),
             person
         );
     }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use super::claims;
 use super::grants::GrantType;
 use super::jose::{ClientKey, SigningAlgorithm};
+use super::known_scopes::KnownScopes;
 use super::redirect_uri::RedirectUri;
 use super::resource;
 use super::scope::{self, Scope};
@@ -182,26 +182,25 @@ impl Client {
     }
 
     /// May it ask for this claim by name? Only for what a scope that it may have brings: else `claims` would walk around `scope`.
-    pub fn may_learn(&self, claim: &str) -> bool {
-        claims::BY_SCOPE.iter().any(|(scope, brings)| {
-            brings.contains(&claim)
-                && self
-                    .scope
-                    .as_ref()
-                    .is_none_or(|allowed| allowed.contains(scope))
-        })
+    pub fn may_learn(&self, claim: &str, known: &KnownScopes) -> bool {
+        known
+            .with_claims()
+            .filter(|scope| self.may_have(scope))
+            .any(|scope| known.claims_of(scope).any(|brought| brought == claim))
     }
 
     /// What is left of a scope under what the server knows and what this client may have.
-    pub fn allowed_scope(&self, requested: Scope) -> Scope {
+    pub fn allowed_scope(&self, requested: Scope, known: &KnownScopes) -> Scope {
         requested.retain(|token| {
-            scope::SUPPORTED.contains(&token)
+            known.contains(token)
                 && (token != scope::OFFLINE_ACCESS || self.may_use(GrantType::RefreshToken))
-                && self
-                    .scope
-                    .as_ref()
-                    .is_none_or(|allowed| allowed.contains(token))
+                && self.may_have(token)
         })
+    }
+
+    fn may_have(&self, scope: &str) -> bool {
+        let allowed = self.scope.as_ref();
+        allowed.is_none_or(|allowed| allowed.contains(scope))
     }
 }
 
@@ -212,6 +211,9 @@ pub struct ClientMetadata {
     pub client_id: Option<String>,
     #[serde(default, skip_serializing)]
     pub client_secret: Option<String>,
+    /// In place of `client_secret`, from an operator's file only: the hashes of all.
+    #[serde(default, skip_serializing)]
+    pub client_secret_hashes: Option<Vec<Value>>,
     pub client_name: Option<String>,
     pub client_uri: Option<String>,
     pub policy_uri: Option<String>,
@@ -298,7 +300,7 @@ const LONGEST_RETRY_WINDOW: Duration = Duration::from_secs(600);
 
 impl ClientMetadata {
     /// Checks everything and lists every problem at once.
-    pub fn check(&self, client_id: ClientId) -> Result<Client, Vec<Problem>> {
+    pub fn check(&self, client_id: ClientId, known: &KnownScopes) -> Result<Client, Vec<Problem>> {
         let mut problems = Problems::default();
         self.check_sizes(&mut problems);
         // What is too large is looked at no further: each of its values could be one more problem.
@@ -339,6 +341,13 @@ impl ClientMetadata {
             );
         }
         let (jwks, auth_algorithm) = self.check_keys(method, &mut problems);
+        if is_without_secret && self.client_secret_hashes.is_some() {
+            let name = method.as_str();
+            problems.add::<()>(
+                "client_secret_hashes",
+                format!("a client with token_endpoint_auth_method {name} has no secret"),
+            );
+        }
         if let Some(secret) = &self.client_secret
             && (secret.len() < 32 || !secret.chars().all(|c| c.is_ascii_graphic()))
         {
@@ -390,10 +399,7 @@ impl ClientMetadata {
             .scope
             .as_deref()
             .and_then(|text| match text.parse::<Scope>() {
-                Ok(scope) => match scope
-                    .clone()
-                    .retain(|token| !scope::SUPPORTED.contains(&token))
-                {
+                Ok(scope) => match scope.clone().retain(|token| !known.contains(token)) {
                     unknown
                         if unknown.is_empty()
                             // What a machine may do at its APIs has names that only those know.
@@ -401,10 +407,11 @@ impl ClientMetadata {
                     {
                         Some(scope)
                     }
-                    unknown => problems.add(
-                        "scope",
-                        format!("\"{unknown}\" is not among {}", scope::SUPPORTED.join(" ")),
-                    ),
+                    unknown => {
+                        let names: Vec<_> = known.names().collect();
+                        let reason = format!("\"{unknown}\" is not among {}", names.join(" "));
+                        problems.add("scope", reason)
+                    }
                 },
                 Err(reason) => problems.add("scope", reason.to_string()),
             });
@@ -756,7 +763,7 @@ mod tests {
 
     fn problems(metadata: &ClientMetadata) -> Vec<String> {
         metadata
-            .check(ClientId::from_request("c"))
+            .check(ClientId::from_request("c"), &KnownScopes::default())
             .expect_err("has problems")
             .into_iter()
             .map(|problem| problem.field)
@@ -777,7 +784,7 @@ mod tests {
         let both = ["authorization_code", "refresh_token"];
         let strict = [("refresh_retry_window", "0"), ("refresh_idle", "90d")];
         let client = refreshing(&both, &strict)
-            .check(ClientId::from_request("c"))
+            .check(ClientId::from_request("c"), &KnownScopes::default())
             .expect("valid");
         assert!(client.may_use(GrantType::RefreshToken) && client.session_refresh_tokens);
         assert_eq!(client.tokens.refresh_retry_window, Some(Duration::ZERO));
@@ -853,7 +860,7 @@ mod tests {
         };
         assert!(
             public
-                .check(ClientId::from_request("c"))
+                .check(ClientId::from_request("c"), &KnownScopes::default())
                 .expect("valid")
                 .must_use_pkce()
         );
@@ -872,7 +879,7 @@ mod tests {
         };
         assert_eq!(
             disguised
-                .check(ClientId::from_request("c"))
+                .check(ClientId::from_request("c"), &KnownScopes::default())
                 .expect("valid")
                 .display_name(),
             "elgooG"
@@ -884,7 +891,9 @@ mod tests {
             client_name: Some(name.to_owned()),
             ..metadata()
         };
-        named.check(ClientId::from_request("c")).expect("valid")
+        named
+            .check(ClientId::from_request("c"), &KnownScopes::default())
+            .expect("valid")
     }
 
     #[test]
@@ -972,7 +981,7 @@ mod tests {
             default_acr_values: Some(twice("1")),
             ..metadata()
         }
-        .check(ClientId::from_request("c"))
+        .check(ClientId::from_request("c"), &KnownScopes::default())
         .expect("valid");
         let lengths = [
             client.redirect_uris.len(),
@@ -1126,7 +1135,9 @@ mod tests {
             "a\n",
             &"x".repeat(256),
         ] {
-            let refused = metadata().check(ClientId::from_request(id)).expect_err(id);
+            let refused = metadata()
+                .check(ClientId::from_request(id), &KnownScopes::default())
+                .expect_err(id);
             assert_eq!(
                 refused.first().map(|problem| problem.field.as_str()),
                 Some("client_id"),
@@ -1134,7 +1145,12 @@ mod tests {
             );
         }
         for id in ["rp", "-", "com.example.app", &"x".repeat(255)] {
-            assert!(metadata().check(ClientId::from_request(id)).is_ok(), "{id}");
+            assert!(
+                metadata()
+                    .check(ClientId::from_request(id), &KnownScopes::default())
+                    .is_ok(),
+                "{id}"
+            );
         }
     }
 

@@ -25,7 +25,7 @@ pub const MOST_SECRETS: usize = 10;
 
 /// Six characters tell ten secrets apart. Of 256 random bits they leave 220 unknown, of the shortest secret that an
 /// operator may choose 26 characters: still more than anybody guesses.
-const PREFIX_LENGTH: usize = 6;
+pub const PREFIX_LENGTH: usize = 6;
 
 /// How exactly the last use is known. A write for every request would cost more than it tells.
 const USE_IS_NOTED_EVERY: Duration = Duration::from_secs(3_600);

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::client::AuthMethod;
 use super::grants::GrantType;
 use super::jose::SigningAlgorithm;
-use super::{acr, authorization_request, claims, pkce, prompt, response_mode, scope};
+use super::known_scopes::KnownScopes;
+use super::{acr, authorization_request, claims, pkce, prompt, response_mode};
 
 /// The addresses that the router really serves, as absolute URLs under their registered names.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub fn document(
     issuer: &str,
     endpoints: &Endpoints,
     algorithms: &[SigningAlgorithm],
+    scopes: &KnownScopes,
     ui_locales: &[&str],
 ) -> Value {
     let mut document = Map::new();
@@ -36,7 +38,8 @@ pub fn document(
     add("userinfo_endpoint", json!(endpoints.userinfo));
     add("jwks_uri", json!(endpoints.jwks));
     add("end_session_endpoint", json!(endpoints.end_session));
-    add("scopes_supported", json!(scope::SUPPORTED));
+    let scopes: Vec<_> = scopes.names().collect();
+    add("scopes_supported", json!(scopes));
     add(
         "response_types_supported",
         json!(authorization_request::RESPONSE_TYPES),

@@ -402,7 +402,7 @@ mod tests {
             let query =
                 b"client_id=rp&response_type=code&redirect_uri=com.example.app:/cb&scope=openid";
             let parameters = Parameters::parse(query).expect("well-formed");
-            authorization_request::validate(&parameters, &client)
+            authorization_request::validate(&parameters, &client, &Default::default())
                 .expect("valid")
                 .redirect
         };

@@ -5,7 +5,7 @@
 //! | RFC 6749 §2.3 client authentication; Core §9 | [`client_authentication`], [`client_secret`] |
 //! | RFC 6749 §3.1, Appendix B parameters | [`parameters`] |
 //! | RFC 6749 §3.1.2, RFC 8252 §7, RFC 9700 §4.1 redirect URIs | [`redirect_uri`] |
-//! | RFC 6749 §3.3 scope; Core §5.4 | [`scope`] |
+//! | RFC 6749 §3.3 scope; Core §5.4 | [`scope`], [`known_scopes`] |
 //! | RFC 6749 §4.1.1; Core §3.1.2.1 authorization request | [`authorization_request`] |
 //! | RFC 6749 §4.1.2; RFC 9207; Form Post authorization response | [`authorization_response`], [`response_mode`] |
 //! | RFC 6749 §4.1.3 authorization code | [`grants::authorization_code`] |
@@ -41,6 +41,7 @@ pub mod id_token;
 pub mod interaction;
 pub mod introspection;
 pub mod jose;
+pub mod known_scopes;
 pub mod parameters;
 pub mod pkce;
 pub mod prompt;

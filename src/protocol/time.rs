@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 
 /// A point in time in seconds; arithmetic saturates instead of wrapping.
@@ -10,6 +11,13 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// As people and programs both read it (RFC 3339, UTC).
+    pub fn to_rfc3339(self) -> String {
+        DateTime::from_timestamp(self.0, 0)
+            .map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
+            .unwrap_or_default()
+    }
+
     /// From seconds since 1970.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds)

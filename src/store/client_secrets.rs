@@ -99,59 +99,67 @@ pub fn note_use(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<()
     Ok(())
 }
 
-/// Whether a file's secret has a place beside those that commands added.
+/// Whether a file's secrets have a place beside those that commands added.
 pub fn has_room_for(
     conn: &mut AnyConnection,
     client: &ClientId,
-    secret: &TokenHash,
+    secrets: &[TokenHash],
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     clients::find_locked(conn, client)?;
     let known = list(conn, client)?;
     let others = known
         .iter()
-        .filter(|known| known.is_live(now) && !known.from_file && known.hash != *secret);
-    Ok(others.count() < MOST_SECRETS)
+        .filter(|known| known.is_live(now) && !known.from_file && !secrets.contains(&known.hash));
+    Ok(others.count() + secrets.len() <= MOST_SECRETS)
 }
 
-/// Makes a file's secret one of the client's, in place of the one that the file named before; answers whether anything
-/// changed. What commands added stays.
+/// Makes a file's secrets the client's, in place of those that the file named before; answers whether anything changed.
+/// What commands added stays.
 pub fn put_from_file(
     conn: &mut AnyConnection,
     client: &ClientId,
-    secret: &ClientSecret,
+    secrets: &[ClientSecret],
     now: Timestamp,
 ) -> Result<bool, StoreError> {
+    let hashes: Vec<_> = secrets
+        .iter()
+        .map(|secret| secret.hash.as_bytes().to_vec())
+        .collect();
     let replaced = diesel::update(
         t::table
             .filter(t::client_id.eq(client.as_str()))
             .filter(t::from_file.eq(true))
-            .filter(t::secret_hash.ne(secret.hash.as_bytes().as_slice())),
+            .filter(t::secret_hash.ne_all(hashes)),
     )
     .set((t::from_file.eq(false), t::expires_at.eq(now.seconds())))
     .execute(conn)?;
-    if replaced > 0 {
+    let mut changed = replaced > 0;
+    let all = list(conn, client)?;
+    for secret in secrets {
+        match all.iter().find(|known| known.hash == secret.hash) {
+            Some(known) if known.from_file && known.expires_at == secret.expires_at => {}
+            Some(known) => {
+                let end = secret.expires_at.map(Timestamp::seconds);
+                diesel::update(t::table.filter(t::id.eq(&known.id)))
+                    .set((t::from_file.eq(true), t::expires_at.eq(end)))
+                    .execute(conn)?;
+                changed = true;
+            }
+            None => {
+                let secret = ClientSecret {
+                    from_file: true,
+                    ..secret.clone()
+                };
+                insert(conn, client, &secret, now)?;
+                changed = true;
+            }
+        }
+    }
+    if changed {
         clients::note_change(conn)?;
     }
-    let known = list(conn, client)?;
-    match known.iter().find(|known| known.hash == secret.hash) {
-        Some(known) if known.from_file && known.expires_at.is_none() => Ok(replaced > 0),
-        Some(known) => {
-            diesel::update(t::table.filter(t::id.eq(&known.id)))
-                .set((t::from_file.eq(true), t::expires_at.eq(None::<i64>)))
-                .execute(conn)?;
-            clients::note_change(conn)?;
-            Ok(true)
-        }
-        None => {
-            let secret = ClientSecret {
-                from_file: true,
-                ..secret.clone()
-            };
-            insert(conn, client, &secret, now)?;
-            Ok(true)
-        }
-    }
+    Ok(changed)
 }
 
 /// Removes every secret; answers whether there was one.

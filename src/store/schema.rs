@@ -36,6 +36,23 @@ diesel::table! {
 }
 
 diesel::table! {
+    scopes (name) {
+        name -> Text,
+        description -> Nullable<Text>,
+        claims -> Text,
+        managed -> Bool,
+    }
+}
+
+diesel::table! {
+    groups (name) {
+        name -> Text,
+        description -> Nullable<Text>,
+        managed -> Bool,
+    }
+}
+
+diesel::table! {
     client_secrets (id) {
         id -> Text,
         client_id -> Text,
@@ -204,6 +221,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     properties,
     users,
     clients,
+    scopes,
+    groups,
     client_secrets,
     client_origins,
     signing_keys,

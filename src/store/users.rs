@@ -1,5 +1,7 @@
 //! People.
 
+use std::collections::BTreeSet;
+
 use diesel::prelude::*;
 
 use super::columns::{from_json, to_json, to_time};
@@ -81,6 +83,24 @@ pub fn managed(conn: &mut AnyConnection) -> Result<Vec<User>, StoreError> {
         .select(query::columns::<Row>())
         .load(conn)?;
     rows.into_iter().map(User::try_from).collect()
+}
+
+/// The ids of everybody in a group.
+pub fn in_group(conn: &mut AnyConnection, group: &str) -> Result<BTreeSet<String>, StoreError> {
+    // The pattern only keeps most rows out; the list that is read decides.
+    let written = to_json(&group).replace(['\\', '%', '_'], "_");
+    let rows: Vec<(String, String)> = t::table
+        .filter(t::group_names.like(format!("%{written}%")))
+        .select((t::id, t::group_names))
+        .load(conn)?;
+    let mut ids = BTreeSet::new();
+    for (id, names) in rows {
+        let names: Vec<String> = from_json(&names)?;
+        if names.iter().any(|name| name == group) {
+            ids.insert(id);
+        }
+    }
+    Ok(ids)
 }
 
 /// A file names this person.

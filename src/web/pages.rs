@@ -233,8 +233,8 @@ pub(super) struct Choice {
 }
 
 impl ConsentRow {
-    /// A sentence for a scope; one that we don't know goes by its name.
-    pub(super) fn for_scope(scope: &str, texts: &Texts) -> Self {
+    /// A sentence for a scope: ours for a standard one, else the operator's; without either it goes by its name.
+    pub(super) fn for_scope(scope: &str, description: Option<&str>, texts: &Texts) -> Self {
         let (icon, title) = match scope {
             "profile" => (Icon::Person, texts.get("scope-profile")),
             "email" => (Icon::Mail, texts.get("scope-email")),
@@ -242,7 +242,10 @@ impl ConsentRow {
             "phone" => (Icon::Phone, texts.get("scope-phone")),
             "groups" => (Icon::People, texts.get("scope-groups")),
             "offline_access" => (Icon::Clock, texts.get("scope-offline-access")),
-            other => (Icon::Tag, texts.with("scope-other", "scope", other)),
+            other => {
+                let by_name = || texts.with("scope-other", "scope", other);
+                (Icon::Tag, description.map_or_else(by_name, str::to_owned))
+            }
         };
         Self::plain(icon, title)
     }

@@ -1,7 +1,9 @@
 //! What handlers share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwapOption;
 
 use crate::client_cache::ClientCache;
 use crate::clock::Clock;
@@ -37,7 +39,7 @@ pub(crate) struct AppState {
     pub(crate) cookies: SealingKey,
     pub(crate) keys: KeyRing,
     /// The discovery document, once somebody has asked for it.
-    pub(crate) discovery: OnceLock<Discovery>,
+    pub(crate) discovery: ArcSwapOption<Discovery>,
     pub(crate) hashing: HashingQueue,
     pub(crate) hash_settings: HashSettings,
     /// What the built-in test app knows, in development mode.

@@ -4,9 +4,10 @@ use serde_json::{Map, Value};
 
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::error::{OAuthError, invalid_scope};
+use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::resource::{self, Audience};
-use crate::protocol::scope::{self, Scope};
+use crate::protocol::scope::Scope;
 use crate::protocol::time::Timestamp;
 
 /// A token request of a client for itself.
@@ -38,10 +39,14 @@ impl Request {
 }
 
 /// What this client gets: what it asks for within what it is registered for, or all of that.
-pub fn check(request: &Request, client: &Client) -> Result<(Scope, Audience), OAuthError> {
+pub fn check(
+    request: &Request,
+    client: &Client,
+    known: &KnownScopes,
+) -> Result<(Scope, Audience), OAuthError> {
     let registered = client.scope.clone().unwrap_or_default();
     // What a person would have to allow is nobody's to give here.
-    let own = registered.retain(|token| !scope::SUPPORTED.contains(&token));
+    let own = registered.retain(|token| !known.needs_a_person(token));
     let scope = match &request.scope {
         Some(requested) if requested.is_subset(&own) => requested.clone(),
         Some(_) => {
@@ -114,7 +119,7 @@ mod tests {
     fn asked(text: &str) -> Result<(String, Vec<String>), ErrorCode> {
         let parameters = Parameters::parse(text.as_bytes()).expect("well-formed");
         Request::parse(&parameters)
-            .and_then(|request| check(&request, &machine()))
+            .and_then(|request| check(&request, &machine(), &KnownScopes::default()))
             .map(|(scope, audience)| (scope.to_string(), audience.resources))
             .map_err(|refusal| refusal.code)
     }

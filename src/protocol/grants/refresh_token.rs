@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::protocol::client::{Client, ClientId};
 use crate::protocol::error::{OAuthError, invalid_grant, invalid_request, invalid_scope};
+use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::scope::Scope;
 use crate::protocol::seal::{RootKey, mac};
@@ -134,12 +135,13 @@ pub fn narrow(
     requested: Option<&Scope>,
     granted: &Scope,
     client: &Client,
+    known: &KnownScopes,
 ) -> Result<Scope, OAuthError> {
-    let allowed = client.allowed_scope(granted.clone());
+    let allowed = client.allowed_scope(granted.clone(), known);
     let Some(requested) = requested else {
         return Ok(allowed);
     };
-    let requested = client.allowed_scope(requested.clone());
+    let requested = client.allowed_scope(requested.clone(), known);
     if requested.is_subset(&allowed) {
         Ok(requested)
     } else {
@@ -297,7 +299,8 @@ mod tests {
         let granted: Scope = "openid email".parse().expect("valid");
         let narrowed = |text: &str| {
             let requested: Scope = text.parse().expect("valid");
-            narrow(Some(&requested), &granted, &rp).map(|scope| scope.to_string())
+            narrow(Some(&requested), &granted, &rp, &KnownScopes::default())
+                .map(|scope| scope.to_string())
         };
         assert_eq!(narrowed("openid"), Ok("openid".to_owned()));
         assert_eq!(narrowed("openid nonsense"), Ok("openid".to_owned()));
@@ -305,7 +308,10 @@ mod tests {
             narrowed("openid profile").expect_err("wider").code,
             ErrorCode::InvalidScope
         );
-        assert_eq!(narrow(None, &granted, &rp), Ok(granted.clone()));
+        assert_eq!(
+            narrow(None, &granted, &rp, &KnownScopes::default()),
+            Ok(granted.clone())
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
 use super::transaction::Transaction;
-use crate::protocol::claims;
 use crate::protocol::interaction::{Consent as Allowed, Step};
+use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::scope;
 use crate::store::consents;
@@ -118,24 +118,27 @@ fn rows(
     earlier: Option<&Allowed>,
     texts: &Texts,
 ) -> Vec<ConsentRow> {
-    let request = &transaction.request;
+    let (request, known) = (&transaction.request, &transaction.scopes);
     let mut rows = Vec::new();
     // Name and e-mail first, then what is less usual.
-    let known = claims::BY_SCOPE.iter().map(|(scope, _)| *scope);
-    let known = known.filter(|scope| request.scope.contains(scope));
-    let others = request.scope.iter().filter(|token| {
-        *token != scope::OPENID && !claims::BY_SCOPE.iter().any(|(scope, _)| scope == token)
-    });
-    for token in known.chain(others) {
-        let mut row = ConsentRow::for_scope(token, texts);
-        row.value = value_of_scope(token, person);
+    let with_claims: Vec<_> = known
+        .with_claims()
+        .filter(|scope| request.scope.contains(scope))
+        .collect();
+    let others = request
+        .scope
+        .iter()
+        .filter(|token| *token != scope::OPENID && !with_claims.contains(token));
+    for token in with_claims.iter().copied().chain(others) {
+        let mut row = ConsentRow::for_scope(token, known.description_of(token), texts);
+        row.value = value_of_scope(known, token, person);
         row.new = earlier.is_some_and(|earlier| !earlier.scope.contains(token));
         rows.push(row);
     }
     let brought = |claim: &str| {
-        claims::BY_SCOPE
+        with_claims
             .iter()
-            .any(|(scope, claims)| request.scope.contains(scope) && claims.contains(&claim))
+            .any(|scope| known.claims_of(scope).any(|brought| brought == claim))
     };
     for claim in request
         .claims
@@ -151,18 +154,17 @@ fn rows(
     rows
 }
 
-fn value_of_scope(token: &str, person: &Map<String, Value>) -> Option<String> {
-    let (_, names) = claims::BY_SCOPE.iter().find(|(scope, _)| *scope == token)?;
-    let told = |name: &&&str| {
+fn value_of_scope(known: &KnownScopes, scope: &str, person: &Map<String, Value>) -> Option<String> {
+    let told = |name: &&str| {
         !matches!(
-            **name,
+            *name,
             "email_verified" | "phone_number_verified" | "updated_at"
         )
     };
-    let values: Vec<_> = names
-        .iter()
+    let values: Vec<_> = known
+        .claims_of(scope)
         .filter(told)
-        .filter_map(|name| person.get(*name).and_then(shown))
+        .filter_map(|name| person.get(name).and_then(shown))
         .collect();
     (!values.is_empty()).then(|| values.join(", "))
 }

@@ -23,6 +23,7 @@ use crate::protocol::error::{ErrorCode, OAuthError, login_required};
 use crate::protocol::grants::Grant;
 use crate::protocol::grants::authorization_code::IssuedCode;
 use crate::protocol::interaction::{Consent, Hint, Login, Situation, Step, next_step};
+use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::redirect_uri::RedirectUri;
 use crate::protocol::scope;
@@ -64,6 +65,7 @@ pub(in crate::web) struct Transaction {
     pub(in crate::web) ticket: Ticket,
     pub(in crate::web) request: AuthorizationRequest,
     pub(in crate::web) client: Arc<Client>,
+    pub(in crate::web) scopes: Arc<KnownScopes>,
 }
 
 /// What a ticket turned out to be.
@@ -521,13 +523,15 @@ async fn judge(
         .request
         .extensions_mut()
         .insert(LoggedClient(client_id.as_str().to_owned()));
-    match authorization_request::validate(parameters, &client) {
+    let scopes = visit.state.clients.scopes().await?;
+    match authorization_request::validate(parameters, &client, &scopes) {
         Ok(request) => {
             visit.prefer_language(request.ui_locales.as_deref());
             Ok(Ok(Transaction {
                 ticket,
                 request,
                 client,
+                scopes,
             }))
         }
         Err(error) => Ok(Err(deliver(visit, error, Some(&client)))),

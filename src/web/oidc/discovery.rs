@@ -1,5 +1,7 @@
 //! The discovery document, under both specifications' names. OpenID Connect Discovery §4; RFC 8414 §3.
 
+use std::sync::Arc;
+
 use actix_web::http::header;
 use actix_web::web;
 use actix_web::{HttpRequest, HttpResponse};
@@ -7,7 +9,9 @@ use bytes::Bytes;
 
 use super::cors;
 use crate::protocol::discovery::{Endpoints, document};
+use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::seal::TokenHash;
+use crate::web::error;
 use crate::web::routes;
 use crate::web::state::AppState;
 use crate::web::texts::Language;
@@ -17,18 +21,33 @@ const CACHE: &str = "public, max-age=1800";
 
 /// What this server offers.
 pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState>) -> HttpResponse {
-    let Discovery { body, etag } = state.discovery.get_or_init(|| Discovery::new(&state));
-    public_document(&request, body.clone(), etag, CACHE)
+    let scopes = match state.clients.scopes().await {
+        Ok(scopes) => scopes,
+        Err(fault) => return error::fault_json(&fault.into()),
+    };
+    let mut kept = state.discovery.load_full();
+    if !kept
+        .as_ref()
+        .is_some_and(|kept| Arc::ptr_eq(&kept.scopes, &scopes))
+    {
+        kept = Some(Arc::new(Discovery::new(&state, scopes)));
+        state.discovery.store(kept.clone());
+    }
+    let Some(kept) = kept else {
+        unreachable!("it was made just now")
+    };
+    public_document(&request, kept.body.clone(), &kept.etag, CACHE)
 }
 
-/// The document, which stays the same for as long as the process runs.
+/// The document, which stays the same until an operator defines other scopes.
 pub(crate) struct Discovery {
+    scopes: Arc<KnownScopes>,
     body: Bytes,
     etag: String,
 }
 
 impl Discovery {
-    fn new(state: &AppState) -> Self {
+    fn new(state: &AppState, scopes: Arc<KnownScopes>) -> Self {
         let endpoints = Endpoints {
             authorization: state.url(routes::AUTHORIZE),
             token: state.url(routes::TOKEN),
@@ -43,8 +62,10 @@ impl Discovery {
             .map(|language| language.code())
             .collect();
         let algorithms = &state.config.keys.algorithms;
-        let body = document(state.issuer(), &endpoints, algorithms, &languages).to_string();
+        let body = document(state.issuer(), &endpoints, algorithms, &scopes, &languages);
+        let body = body.to_string();
         Self {
+            scopes,
             etag: TokenHash::of(&body).short(),
             body: Bytes::from(body),
         }

@@ -161,7 +161,9 @@ async fn tell(request: &HttpRequest, state: &AppState, token: TokenHash) -> Resu
         .extensions_mut()
         .insert(LoggedClient(client.client_id.as_str().to_owned()));
     request.extensions_mut().insert(LoggedUser(user.id.clone()));
-    let mut answer = claims::select(&user.all_claims(), &token.scope, &grant.claims.userinfo);
+    let scopes = state.clients.scopes().await?;
+    let asked = &grant.claims.userinfo;
+    let mut answer = claims::select(&user.all_claims(), &token.scope, asked, &scopes);
     answer.insert("sub".to_owned(), json!(user.id));
     let response = HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))

@@ -44,6 +44,7 @@ pub(super) async fn exchange(
     if let Err(refusal) = authorization_code::check(&request, &code, &client.client_id, now) {
         return Ok(Err(refusal));
     }
+    let scopes = state.clients.scopes().await?;
     let signed = match live {
         Some((grant, user)) => {
             let audience = match resource::narrow(
@@ -61,6 +62,7 @@ pub(super) async fn exchange(
                 scope: &grant.scope,
                 audience: &audience,
                 nonce: code.nonce.as_deref(),
+                known_scopes: &scopes,
             };
             let refresh_token = first_refresh_token(state, client, &grant, now);
             Some((issue::sign(state, &order, now)?, refresh_token))

@@ -20,12 +20,13 @@ pub(super) async fn issue(
     client: &Client,
 ) -> Result<Result<Tokens, OAuthError>, Fault> {
     let now = state.clock.now();
+    let scopes = state.clients.scopes().await?;
     let asked = Request::parse(parameters);
-    let (scope, audience) =
-        match asked.and_then(|request| client_credentials::check(&request, client)) {
-            Ok(granted) => granted,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+    let granted = asked.and_then(|request| client_credentials::check(&request, client, &scopes));
+    let (scope, audience) = match granted {
+        Ok(granted) => granted,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
     let lifetime = client.tokens.access.unwrap_or(state.config.tokens.access);
     let token = ClientToken {
         client_id: client.client_id.clone(),

@@ -10,6 +10,7 @@ use crate::protocol::access_token::Holder;
 use crate::protocol::client::{AccessTokenFormat, Client};
 use crate::protocol::grants::Grant;
 use crate::protocol::jose::Typ;
+use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::resource::Audience;
 use crate::protocol::scope::Scope;
 use crate::protocol::seal::TokenHash;
@@ -28,6 +29,7 @@ pub(super) struct Order<'a> {
     pub(super) scope: &'a Scope,
     pub(super) audience: &'a Audience,
     pub(super) nonce: Option<&'a str>,
+    pub(super) known_scopes: &'a KnownScopes,
 }
 
 /// Signed tokens, ready to be written down and sent.
@@ -133,5 +135,6 @@ fn for_id_token(order: &Order<'_>) -> Map<String, Value> {
         &order.user.all_claims(),
         scope,
         &order.grant.claims.id_token,
+        order.known_scopes,
     )
 }

@@ -17,6 +17,7 @@ use crate::protocol::error::OAuthError;
 use crate::protocol::grants::refresh_token::{self, Limits, Request, Verdict, unknown};
 use crate::protocol::grants::{Grant, GrantType};
 use crate::protocol::interaction::{Consent, still_allowed};
+use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::resource;
 use crate::protocol::seal::{TokenHash, mac};
@@ -93,8 +94,16 @@ pub(super) async fn refresh(
             .await?
     };
     // Whatever comes out of this, the transaction below still has to find out whether it is a replay.
+    let scopes = state.clients.scopes().await?;
     let signed = match &live {
-        Some(live) => sign(state, &request, client, &live.grant, &live.user, now)?,
+        Some(live) => sign(
+            state,
+            &request,
+            client,
+            (&live.grant, &live.user),
+            &scopes,
+            now,
+        )?,
         None => Err(unknown()),
     };
     let record = signed.as_ref().ok().map(|signed| signed.record.clone());
@@ -129,11 +138,11 @@ fn sign(
     state: &AppState,
     request: &Request,
     client: &Client,
-    grant: &Grant,
-    user: &User,
+    (grant, user): (&Grant, &User),
+    scopes: &KnownScopes,
     now: Timestamp,
 ) -> Result<Result<Signed, OAuthError>, Fault> {
-    let scope = match refresh_token::narrow(request.scope.as_ref(), &grant.scope, client) {
+    let scope = match refresh_token::narrow(request.scope.as_ref(), &grant.scope, client, scopes) {
         Ok(scope) => scope,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -149,6 +158,7 @@ fn sign(
         scope: &scope,
         audience: &audience,
         nonce: None,
+        known_scopes: scopes,
     };
     issue::sign(state, &order, now).map(Ok)
 }

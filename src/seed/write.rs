@@ -1,0 +1,642 @@
+//! Writing a file that was understood, in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, mpsc};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{
+    CheckedClient, CheckedUser, Extent, FileSecret, Known, Seed, SeedError, Summary, UserSecret,
+};
+use crate::audit::{Event, Kind, Trail};
+use crate::config::Config;
+use crate::identity::password::{self, HashSettings};
+use crate::identity::user::User;
+use crate::protocol::client::ClientId;
+use crate::protocol::client_secret::{ClientSecret, MOST_SECRETS};
+use crate::protocol::grants::GrantType;
+use crate::protocol::time::Timestamp;
+use crate::random;
+use crate::store::{
+    AnyConnection, Store, StoreError, audit_events, client_secrets, clients, grants, groups,
+    scopes, sessions, users,
+};
+
+/// Who changes the same people meanwhile makes us look again; more often than this it is not chance.
+const ATTEMPTS: usize = 5;
+
+impl Seed {
+    /// Writes everything.
+    pub fn apply(
+        self,
+        store: &Store,
+        config: &Config,
+        now: Timestamp,
+    ) -> Result<Summary, SeedError> {
+        self.apply_with(store, config, Extent::default(), now)
+    }
+
+    /// Writes everything in one transaction. Hashes are made before it, since argon2 has no place inside one.
+    pub fn apply_with(
+        self,
+        store: &Store,
+        config: &Config,
+        extent: Extent,
+        now: Timestamp,
+    ) -> Result<Summary, SeedError> {
+        let settings = config.password.hash_settings()?;
+        let seed = Arc::new(self);
+        let trail = Trail::of_command(now);
+        for _ in 0..ATTEMPTS {
+            let judged: Vec<_> = seed
+                .users
+                .iter()
+                .map(|user| judge_hash(user, store, &settings))
+                .collect::<Result<_, _>>()?;
+            let fresh: Vec<_> = seed.clients.iter().map(|_| Fresh::new()).collect();
+            let written = {
+                let (seed, trail) = (seed.clone(), trail.clone());
+                let work = move |tx: &mut AnyConnection| {
+                    write(tx, &seed, &judged, &fresh, extent.prune, &trail)
+                };
+                write_if_done(store, extent.dry_run, work)
+            };
+            match written {
+                Ok(Written::Done(summary)) => return Ok(summary),
+                Ok(Written::Exists(email)) => return Err(SeedError::Exists(email)),
+                Ok(Written::ClientExists(id)) => return Err(SeedError::ClientExists(id)),
+                Ok(Written::Mistakes(mistakes)) => return Err(SeedError::Mistakes(mistakes)),
+                Ok(Written::TooManySecrets(id)) => return Err(SeedError::TooManySecrets(id)),
+                Ok(Written::Moved) => {}
+                // Somebody else has just added one of them.
+                Err(error) if error.is_duplicate() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(SeedError::Busy)
+    }
+}
+
+/// Does the work, and takes all of it back unless it came to its end: what a rehearsal would do is then no guess.
+fn write_if_done(
+    store: &Store,
+    rehearsal: bool,
+    mut work: impl FnMut(&mut AnyConnection) -> Result<Written, StoreError> + Send + 'static,
+) -> Result<Written, StoreError> {
+    let (told, outcome) = mpsc::channel();
+    let written = store.write_blocking(move |tx| match work(tx) {
+        Ok(Written::Done(summary)) if !rehearsal => Ok(summary),
+        // Where another transaction was in the way, the store tries again.
+        Err(error) => Err(error),
+        Ok(outcome) => {
+            // Whoever asked waits for it.
+            let _heard = told.send(outcome);
+            Err(StoreError::fault("this is not written"))
+        }
+    });
+    match (written, outcome.try_iter().last()) {
+        (Ok(summary), _) => Ok(Written::Done(summary)),
+        (Err(_taken_back), Some(outcome)) => Ok(outcome),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// How a transaction ended.
+enum Written {
+    Done(Summary),
+    /// Nothing was written: somebody has this address, and was not to be changed.
+    Exists(String),
+    /// Nothing was written: there is such an app, and it was not to be changed.
+    ClientExists(ClientId),
+    /// Nothing was written: the file's secret would be one too many.
+    TooManySecrets(ClientId),
+    /// Nothing was written: the file does not fit to what is there.
+    Mistakes(Vec<String>),
+    /// Nothing was written: a password was changed after it had been compared with the file's.
+    Moved,
+}
+
+/// Random values for one client, made outside of the transaction.
+struct Fresh {
+    ids: [String; MOST_SECRETS],
+    secret: String,
+}
+
+impl Fresh {
+    fn new() -> Self {
+        Self {
+            ids: std::array::from_fn(|_| random::id()),
+            secret: random::token(),
+        }
+    }
+}
+
+/// The hash that a person had, and the one that the file's password asks for.
+struct JudgedHash {
+    before: Option<String>,
+    after: Option<String>,
+}
+
+/// A password that is right already keeps its hash, so that applying a file twice changes nothing.
+fn judge_hash(
+    checked: &CheckedUser,
+    store: &Store,
+    settings: &HashSettings,
+) -> Result<JudgedHash, SeedError> {
+    let key = checked.email.key().to_owned();
+    let before = store
+        .read_blocking(move |conn| users::find_by_email(conn, &key))?
+        .and_then(|user| user.password_hash);
+    let after = match &checked.secret {
+        None => None,
+        Some(UserSecret::Hash(hash)) => Some(hash.clone()),
+        Some(UserSecret::Password(password)) => {
+            let unchanged = match &before {
+                Some(hash) => password::verify(password, hash, settings)?.matches,
+                None => false,
+            };
+            if unchanged {
+                before.clone()
+            } else {
+                Some(password::hash(password, random::bytes(), settings)?)
+            }
+        }
+    };
+    Ok(JudgedHash { before, after })
+}
+
+fn write(
+    tx: &mut AnyConnection,
+    seed: &Seed,
+    judged: &[JudgedHash],
+    fresh: &[Fresh],
+    prune: bool,
+    trail: &Trail,
+) -> Result<Written, StoreError> {
+    let now = trail.now;
+    // One order for everybody, or two files with the same people could lock each other out.
+    let keys: BTreeSet<&str> = seed.users.iter().map(|user| user.email.key()).collect();
+    let mut people = BTreeMap::new();
+    for key in keys {
+        if let Some(found) = users::find_by_email(tx, key)?
+            && let Some(user) = users::find_locked(tx, &found.id)?
+        {
+            people.insert(key, user);
+        }
+    }
+    let mut mistakes = Vec::new();
+    for (checked, judged) in seed.users.iter().zip(judged) {
+        let earlier = people.get(checked.email.key());
+        if earlier.is_some() && seed.known == Known::OnlyNew {
+            return Ok(Written::Exists(checked.email.display().to_owned()));
+        }
+        let hash = earlier.and_then(|user| user.password_hash.as_ref());
+        if matches!(checked.secret, Some(UserSecret::Password(_))) && hash != judged.before.as_ref()
+        {
+            return Ok(Written::Moved);
+        }
+        mistakes.extend(wrong_sub(tx, checked, earlier)?);
+    }
+    // Nobody could be written under a sub that is somebody else's.
+    if !mistakes.is_empty() {
+        return Ok(Written::Mistakes(mistakes));
+    }
+    let mut apps = Vec::new();
+    for (app, fresh) in seed.clients.iter().zip(fresh) {
+        let id = &app.client.client_id;
+        let secrets = secrets_of(app, fresh, now);
+        let hashes: Vec<_> = secrets.iter().map(|secret| secret.hash).collect();
+        if !matches!(app.secret, FileSecret::Unsaid)
+            && !client_secrets::has_room_for(tx, id, &hashes, now)?
+        {
+            return Ok(Written::TooManySecrets(id.clone()));
+        }
+        apps.push((app, fresh, secrets));
+    }
+    let by_file = seed.known == Known::Updated;
+    let mut summary = Summary::default();
+    put_scopes(tx, seed, trail, &mut summary)?;
+    for (checked, judged) in seed.users.iter().zip(judged) {
+        let earlier = people.get(checked.email.key());
+        let id = put_user(tx, checked, judged, earlier, trail, &mut summary)?;
+        if by_file {
+            users::note_managed(tx, &id)?;
+        }
+    }
+    put_groups(tx, seed, trail, &mut summary, &mut mistakes)?;
+    for (app, fresh, secrets) in apps {
+        let is_new = clients::insert(tx, &app.client, now)?;
+        if !is_new && seed.known == Known::OnlyNew {
+            // Nothing stands before it: a seed that only adds has one entry.
+            return Ok(Written::ClientExists(app.client.client_id.clone()));
+        }
+        let made = put_client(tx, app, is_new, &secrets, trail, &mut summary)?;
+        if by_file {
+            clients::note_managed(tx, &app.client.client_id)?;
+        }
+        if made {
+            let shown = (app.client.client_id.to_string(), fresh.secret.clone());
+            summary.new_secrets.push(shown);
+        }
+    }
+    if prune {
+        delete_unnamed(tx, seed, trail, &mut summary, &mut mistakes)?;
+    }
+    if mistakes.is_empty() {
+        Ok(Written::Done(summary))
+    } else {
+        Ok(Written::Mistakes(mistakes))
+    }
+}
+
+/// A `sub` stays whose it is: apps know people by nothing else.
+fn wrong_sub(
+    tx: &mut AnyConnection,
+    checked: &CheckedUser,
+    earlier: Option<&User>,
+) -> Result<Option<String>, StoreError> {
+    let Some(sub) = &checked.entry.sub else {
+        return Ok(None);
+    };
+    let place = &checked.place;
+    Ok(match earlier {
+        Some(earlier) if earlier.id == *sub => None,
+        Some(earlier) => Some(format!(
+            "{place}.sub: {} has the sub {:?}, which never changes",
+            earlier.email, earlier.id
+        )),
+        None => {
+            users::find(tx, sub)?.map(|other| format!("{place}.sub: {sub:?} is {}", other.email))
+        }
+    })
+}
+
+/// What a client is to have: what the file says, or the one that was made for it.
+fn secrets_of(app: &CheckedClient, fresh: &Fresh, now: Timestamp) -> Vec<ClientSecret> {
+    let new = |text: &str| vec![ClientSecret::new(&fresh.ids[0], text, now)];
+    match &app.secret {
+        FileSecret::Unsaid => new(&fresh.secret),
+        FileSecret::Plain(secret) => new(secret),
+        FileSecret::Hashes(secrets) => secrets
+            .iter()
+            .zip(&fresh.ids)
+            .map(|(secret, id)| ClientSecret {
+                id: id.clone(),
+                created_at: now,
+                ..secret.clone()
+            })
+            .collect(),
+    }
+}
+
+fn put_scopes(
+    tx: &mut AnyConnection,
+    seed: &Seed,
+    trail: &Trail,
+    summary: &mut Summary,
+) -> Result<(), StoreError> {
+    for scope in &seed.scopes {
+        let earlier = scopes::find(tx, &scope.name)?;
+        let is_change = earlier.as_ref() != Some(scope);
+        if is_change || !scopes::managed(tx)?.contains(&scope.name) {
+            scopes::put_from_file(tx, scope)?;
+        }
+        if is_change {
+            let event = Event::new(Kind::ScopeChanged).target(&scope.name);
+            audit_events::record(tx, trail, &event)?;
+        }
+        let earlier = earlier.map(|earlier| to_value(&earlier));
+        let name = format!("scope {}", scope.name);
+        summary.note(name, earlier.as_ref(), &to_value(scope), Vec::new());
+    }
+    Ok(())
+}
+
+fn put_groups(
+    tx: &mut AnyConnection,
+    seed: &Seed,
+    trail: &Trail,
+    summary: &mut Summary,
+    mistakes: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    for checked in &seed.groups {
+        let group = &checked.group;
+        let earlier = groups::find(tx, &group.name)?;
+        groups::put_from_file(tx, group)?;
+        let mut different = Vec::new();
+        if let Some(members) = &checked.members {
+            let mut ids = BTreeSet::new();
+            for (index, email) in members.iter().enumerate() {
+                match users::find_by_email(tx, email.key())? {
+                    Some(user) => {
+                        ids.insert(user.id);
+                    }
+                    None => mistakes.push(format!(
+                        "{}.members[{index}]: nobody has the address {}",
+                        checked.place,
+                        email.display()
+                    )),
+                }
+            }
+            different = set_members(tx, &group.name, &ids, trail)?;
+        }
+        if earlier.as_ref() != Some(group) {
+            let event = Event::new(Kind::GroupChanged).target(&group.name);
+            audit_events::record(tx, trail, &event)?;
+        }
+        let earlier = earlier.map(|earlier| to_value(&earlier));
+        let name = format!("group {}", group.name);
+        summary.note(name, earlier.as_ref(), &to_value(group), different);
+    }
+    Ok(())
+}
+
+/// Makes these and nobody else members; answers who came and went.
+fn set_members(
+    tx: &mut AnyConnection,
+    group: &str,
+    members: &BTreeSet<String>,
+    trail: &Trail,
+) -> Result<Vec<String>, StoreError> {
+    let mut moves = Vec::new();
+    let present: BTreeSet<_> = users::in_group(tx, group)?;
+    // In the order of their ids, for everybody the same.
+    for id in present.symmetric_difference(members) {
+        let Some(mut user) = users::find_locked(tx, id)? else {
+            continue;
+        };
+        if members.contains(id) {
+            user.groups.push(group.to_owned());
+            moves.push(format!("members: with {}", user.email));
+        } else {
+            user.groups.retain(|name| name != group);
+            moves.push(format!("members: without {}", user.email));
+        }
+        user.updated_at = trail.now;
+        users::update(tx, &user)?;
+        let event = Event::new(Kind::UserUpdated).target(&user.id);
+        audit_events::record(tx, trail, &event)?;
+    }
+    Ok(moves)
+}
+
+/// Removes what came from a file once and is in this one no more. Nothing that came another way is touched.
+fn delete_unnamed(
+    tx: &mut AnyConnection,
+    seed: &Seed,
+    trail: &Trail,
+    summary: &mut Summary,
+    mistakes: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    for user in users::managed(tx)? {
+        let is_named = |named: &CheckedUser| named.email.key() == user.email_key;
+        if !seed.users.iter().any(is_named) {
+            users::delete(tx, &user.id)?;
+            let event = Event::new(Kind::UserDeleted).target(&user.id);
+            audit_events::record(tx, trail, &event)?;
+            summary.deleted.push(format!("user {}", user.email));
+        }
+    }
+    for id in clients::managed(tx)? {
+        let is_named = |named: &CheckedClient| named.client.client_id == id;
+        if !seed.clients.iter().any(is_named) {
+            clients::delete(tx, &id)?;
+            audit_events::record(tx, trail, &Event::of_client(Kind::ClientDeleted, &id))?;
+            summary.deleted.push(format!("client {id}"));
+        }
+    }
+    for name in groups::managed(tx)? {
+        if !seed.groups.iter().any(|named| named.group.name == name) {
+            let named_by_person = |user: &&CheckedUser| {
+                let groups = user.entry.groups.as_ref();
+                groups.is_some_and(|groups| groups.contains(&name))
+            };
+            let mut stay = BTreeSet::new();
+            for user in seed.users.iter().filter(named_by_person) {
+                stay.extend(users::find_by_email(tx, user.email.key())?.map(|user| user.id));
+            }
+            set_members(tx, &name, &stay, trail)?;
+            groups::delete(tx, &name)?;
+            let event = Event::new(Kind::GroupDeleted).target(&name);
+            audit_events::record(tx, trail, &event)?;
+            summary.deleted.push(format!("group {name}"));
+        }
+    }
+    for name in scopes::managed(tx)? {
+        if !seed.scopes.iter().any(|named| named.name == name) {
+            scopes::delete(tx, &name)?;
+            let event = Event::new(Kind::ScopeDeleted).target(&name);
+            audit_events::record(tx, trail, &event)?;
+            summary.deleted.push(format!("scope {name}"));
+            mistakes.extend(users_of_scope(tx, &name)?);
+        }
+    }
+    Ok(())
+}
+
+/// Who may ask for a scope that goes has to be told first: a client that names what nobody knows could not be written again.
+fn users_of_scope(tx: &mut AnyConnection, name: &str) -> Result<Vec<String>, StoreError> {
+    let apps = clients::list(tx)?.into_iter();
+    let naming = apps.filter(|app| {
+        let scope = app.scope.as_ref();
+        scope.is_some_and(|scope| scope.contains(name))
+            && !app.may_use(GrantType::ClientCredentials)
+    });
+    Ok(naming
+        .map(|app| {
+            format!(
+                "scopes: {name:?} is not in the file, but the client {} names it",
+                app.client_id
+            )
+        })
+        .collect())
+}
+
+fn to_value(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("our own types always have a JSON form")
+}
+
+/// What is different, field by field, in the words of a file.
+fn differences(before: &Value, after: &Value) -> Vec<String> {
+    let (Some(before), Some(after)) = (before.as_object(), after.as_object()) else {
+        return Vec::new();
+    };
+    let nothing = Value::Null;
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let old = before.get(name).unwrap_or(&nothing);
+            let new = after.get(name).unwrap_or(&nothing);
+            (old != new).then(|| format!("{name}: {old} -> {new}"))
+        })
+        .collect()
+}
+
+/// What a file can say of a person, without the secret.
+fn told_of(user: &User) -> Value {
+    serde_json::json!({
+        "email": user.email,
+        "email_verified": user.email_verified,
+        "admin": user.admin,
+        "disabled": user.disabled,
+        "groups": user.groups,
+        "claims": user.claims,
+    })
+}
+
+/// Only what the file names is written over what the row holds now.
+fn put_user(
+    tx: &mut AnyConnection,
+    checked: &CheckedUser,
+    judged: &JudgedHash,
+    earlier: Option<&User>,
+    trail: &Trail,
+    summary: &mut Summary,
+) -> Result<String, StoreError> {
+    let now = trail.now;
+    let entry = &checked.entry;
+    let base = earlier.cloned().unwrap_or_else(|| User {
+        id: entry.sub.clone().unwrap_or_else(random::id),
+        email: String::new(),
+        email_key: String::new(),
+        email_verified: false,
+        password_hash: None,
+        admin: false,
+        disabled: false,
+        groups: Vec::new(),
+        claims: Map::new(),
+        created_at: now,
+        updated_at: now,
+    });
+    let mut user = User {
+        email: checked.email.display().to_owned(),
+        email_key: checked.email.key().to_owned(),
+        email_verified: entry.email_verified.unwrap_or(base.email_verified),
+        password_hash: judged.after.clone().or(base.password_hash),
+        admin: entry.admin.unwrap_or(base.admin),
+        disabled: entry.disabled.unwrap_or(base.disabled),
+        groups: entry.groups.clone().unwrap_or(base.groups),
+        claims: checked.claims.clone().unwrap_or(base.claims),
+        ..base
+    };
+    let mut different = Vec::new();
+    match earlier {
+        None => {
+            users::insert(tx, &user)?;
+            let event = Event::new(Kind::UserCreated).target(&user.id);
+            audit_events::record(tx, trail, &event)?;
+        }
+        Some(earlier) if *earlier == user => {}
+        Some(earlier) => {
+            user.updated_at = now;
+            users::update(tx, &user)?;
+            for kind in changes(earlier, &user) {
+                audit_events::record(tx, trail, &Event::new(kind).target(&user.id))?;
+            }
+            if user.disabled || earlier.password_hash != user.password_hash {
+                sessions::end_all(tx, &user.id, now)?;
+                grants::revoke_user(tx, &user.id, now)?;
+            }
+            if earlier.password_hash != user.password_hash {
+                different.push("password: another one".to_owned());
+            }
+        }
+    }
+    let before = earlier.map(told_of);
+    let name = format!("user {}", user.email);
+    summary.note(name, before.as_ref(), &told_of(&user), different);
+    Ok(user.id)
+}
+
+/// What a change of a person amounts to.
+fn changes(earlier: &User, user: &User) -> Vec<Kind> {
+    let mut kinds = Vec::new();
+    if earlier.disabled != user.disabled {
+        let switched = [Kind::UserEnabled, Kind::UserDisabled];
+        kinds.extend(switched.get(usize::from(user.disabled)));
+    }
+    if earlier.password_hash != user.password_hash {
+        kinds.push(Kind::PasswordChanged);
+    }
+    let otherwise = User {
+        disabled: earlier.disabled,
+        password_hash: earlier.password_hash.clone(),
+        updated_at: earlier.updated_at,
+        ..user.clone()
+    };
+    if otherwise != *earlier {
+        kinds.push(Kind::UserUpdated);
+    }
+    kinds
+}
+
+/// Answers whether the secret was made for it just now.
+fn put_client(
+    tx: &mut AnyConnection,
+    app: &CheckedClient,
+    is_new: bool,
+    secrets: &[ClientSecret],
+    trail: &Trail,
+    summary: &mut Summary,
+) -> Result<bool, StoreError> {
+    let (id, now) = (&app.client.client_id, trail.now);
+    let earlier = if is_new { None } else { clients::find(tx, id)? };
+    let is_same = is_new || earlier.as_ref() == Some(&app.client);
+    if !is_same {
+        clients::put(tx, &app.client, now)?;
+    }
+    let before = earlier.as_ref().map(to_value);
+    // A client that had one before may have lost its last on purpose, so it gets none unasked.
+    let needs_one = is_new || earlier.is_some_and(|earlier| !earlier.has_secret());
+    let by_file = !matches!(app.secret, FileSecret::Unsaid);
+    let (secret_changed, made) = if !app.client.has_secret() {
+        (client_secrets::remove_all(tx, id)?, false)
+    } else if by_file {
+        (client_secrets::put_from_file(tx, id, secrets, now)?, false)
+    } else if needs_one {
+        for secret in secrets {
+            client_secrets::insert(tx, id, secret, now)?;
+        }
+        (true, true)
+    } else {
+        (false, false)
+    };
+    let of_client = |kind| Event::of_client(kind, id);
+    if is_new {
+        audit_events::record(tx, trail, &of_client(Kind::ClientCreated))?;
+    } else if !is_same {
+        audit_events::record(tx, trail, &of_client(Kind::ClientUpdated))?;
+    }
+    if secret_changed && app.client.has_secret() {
+        let added = of_client(Kind::ClientSecretAdded).noting("from_file", by_file);
+        audit_events::record(tx, trail, &added)?;
+    }
+    let mut different = Vec::new();
+    if !is_new && secret_changed {
+        different.push("client_secret: another one".to_owned());
+    }
+    let after = to_value(&app.client);
+    let before = if is_new { None } else { before };
+    summary.note(format!("client {id}"), before.as_ref(), &after, different);
+    Ok(made)
+}
+
+impl Summary {
+    /// Writes down what became of one of them.
+    fn note(&mut self, name: String, before: Option<&Value>, after: &Value, also: Vec<String>) {
+        let Some(before) = before else {
+            self.created.push(name);
+            return;
+        };
+        let mut different = differences(before, after);
+        different.extend(also);
+        if different.is_empty() {
+            self.unchanged += 1;
+        } else {
+            self.differences.insert(name.clone(), different);
+            self.updated.push(name);
+        }
+    }
+}
