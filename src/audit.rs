@@ -87,6 +87,8 @@ kinds! {
     GroupDeleted = "group.deleted",
     /// A copy of the database was made.
     DatabaseBackedUp = "database.backed_up",
+    /// Everything in the database came from another one.
+    DatabaseCopied = "database.copied",
     /// The database was put back from a copy, and a new epoch began.
     DatabaseRestored = "database.restored",
     /// A signing key was published, and will sign later.

@@ -27,6 +27,7 @@ mod client_credentials;
 mod clients;
 mod cors;
 mod crash;
+mod db_copy;
 mod deploy;
 mod dev_app;
 mod discovery;

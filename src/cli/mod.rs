@@ -8,6 +8,7 @@ mod backup;
 mod banner;
 mod clients;
 mod config;
+mod db;
 mod dev;
 mod export;
 mod failure;
@@ -86,6 +87,9 @@ enum Verb {
     Backup { file: PathBuf },
     /// Put a backup in the place of the database, and end what belongs to the timeline that was left.
     Restore(backup::Restoring),
+    /// The database as a whole.
+    #[command(subcommand)]
+    Db(db::Verb),
     /// Delete what expired, at once and beside a server, which does so every few minutes.
     Gc,
     /// The configuration.
@@ -139,6 +143,10 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
             return Ok(config::show(sources, with, format, out)?);
         }
         Verb::Config(ConfigVerb::Reference) => return Ok(config::reference(out)?),
+        Verb::Db(verb) => {
+            logging::for_command();
+            return db::run(verb, format, out);
+        }
         Verb::Version => {
             version(format, out)?;
             return Ok(ExitCode::SUCCESS);
@@ -169,7 +177,9 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Restore(restoring) => backup::restore(&config, restoring, format, out),
         Verb::Gc => gc::run(&config, format, out),
         Verb::Healthcheck => healthcheck::run(&config, out),
-        Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Version => unreachable!("done above"),
+        Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Db(_) | Verb::Version => {
+            unreachable!("done above")
+        }
     }
 }
 

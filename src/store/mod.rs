@@ -13,6 +13,7 @@ pub mod client_secrets;
 pub mod client_tokens;
 pub mod clients;
 pub mod consents;
+pub mod copy;
 pub mod grants;
 pub mod groups;
 pub mod properties;

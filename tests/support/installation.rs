@@ -82,6 +82,11 @@ impl Installation {
         }
     }
 
+    /// Where its database is.
+    pub fn database(&self) -> &DatabaseUrl {
+        &self.database
+    }
+
     /// Starts the server that listens where the issuer is.
     pub fn start(&self) -> Process {
         let mut process = self.launch(self.port);

@@ -184,25 +184,9 @@ impl Op {
         .unwrap()
     }
 
-    /// How many rows each table has; the tables are those of `schema.rs`.
+    /// How many rows each table has.
     pub fn rows(&self) -> BTreeMap<String, i64> {
-        let schema = include_str!("../../src/store/schema.rs");
-        let tables = schema
-            .lines()
-            .filter_map(|line| line.trim().strip_suffix('{')?.split_once(" ("))
-            .map(|(name, _)| name.to_owned())
-            .collect::<Vec<_>>();
-        assert!(tables.len() > 10, "{tables:?}");
-        let count = move |conn: &mut AnyConnection| {
-            tables
-                .iter()
-                .map(|name| {
-                    let query = format!("SELECT COUNT(*) AS n FROM {name}");
-                    Ok((name.clone(), invariants::count(conn, &query)?))
-                })
-                .collect()
-        };
-        self.store.read_blocking(count).unwrap()
+        rows_of(&self.store)
     }
 
     /// Makes a client from its metadata; what matters to no test has a value already.
@@ -218,6 +202,27 @@ impl Op {
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.issuer)
     }
+}
+
+/// How many rows each table has; the tables are those of `schema.rs`.
+pub fn rows_of(store: &Store) -> BTreeMap<String, i64> {
+    let schema = include_str!("../../src/store/schema.rs");
+    let tables = schema
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix('{')?.split_once(" ("))
+        .map(|(name, _)| name.to_owned())
+        .collect::<Vec<_>>();
+    assert!(tables.len() > 10, "{tables:?}");
+    let count = move |conn: &mut AnyConnection| {
+        tables
+            .iter()
+            .map(|name| {
+                let query = format!("SELECT COUNT(*) AS n FROM {name}");
+                Ok((name.clone(), invariants::count(conn, &query)?))
+            })
+            .collect()
+    };
+    store.read_blocking(count).unwrap()
 }
 
 /// Runs what a server would run, in this thread.
