@@ -51,6 +51,7 @@ mod refresh_token;
 mod revocation;
 mod scopes;
 mod secrets_at_rest;
+mod selftest;
 mod steps;
 mod stolen_token;
 mod store;

@@ -23,16 +23,21 @@ impl<E: Error + 'static> From<E> for Failure {
         if as_io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
             return Self::ReaderGone;
         }
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            let more = inner.to_string();
-            // Some errors name their cause themselves.
-            if !text.contains(&more) {
-                text = format!("{text}: {}", more.trim().replace('\n', " "));
-            }
-            cause = inner.source();
-        }
-        Self::Text(text)
+        Self::Text(with_causes(&error))
     }
+}
+
+/// An error with everything that led to it, on one line.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        // Some errors name their cause themselves.
+        if !text.contains(&more) {
+            text = format!("{text}: {}", more.trim().replace('\n', " "));
+        }
+        cause = inner.source();
+    }
+    text
 }

@@ -15,11 +15,13 @@ mod failure;
 mod gc;
 mod healthcheck;
 mod held;
+mod http;
 mod keys;
 mod logging;
 mod migrate;
 mod output;
 mod password_input;
+mod selftest;
 mod serve;
 mod users;
 
@@ -95,6 +97,12 @@ enum Verb {
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Go the whole way through a running server as an app and a person, both made for this and removed after it.
+    Selftest {
+        /// Where to begin, if not at the configured issuer.
+        #[arg(long, value_name = "URL")]
+        issuer: Option<String>,
+    },
     /// Ask the running server whether it is ready.
     Healthcheck,
     /// Print the version.
@@ -176,6 +184,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Backup { file } => backup::back_up(&config, &file, format, out),
         Verb::Restore(restoring) => backup::restore(&config, restoring, format, out),
         Verb::Gc => gc::run(&config, format, out),
+        Verb::Selftest { issuer } => selftest::run(&config, issuer.as_deref(), format, out),
         Verb::Healthcheck => healthcheck::run(&config, out),
         Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Db(_) | Verb::Version => {
             unreachable!("done above")

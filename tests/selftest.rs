@@ -1,0 +1,80 @@
+//! `selftest` goes the whole way through a running server, and says where it ends.
+
+use crate::support::installation::Installation;
+use crate::support::op::Database;
+
+const STEPS: [&str; 9] = [
+    "discovery",
+    "jwks",
+    "sign-in",
+    "code",
+    "token",
+    "userinfo",
+    "refresh",
+    "revocation",
+    "logout",
+];
+
+#[test]
+fn a_healthy_server_passes_every_step_and_nothing_stays_behind() {
+    for database in Database::all() {
+        let installation = Installation::new(database);
+        let _server = installation.start();
+        let steps = installation.objects(&["selftest"]);
+        let names: Vec<_> = steps
+            .iter()
+            .map(|step| step["step"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, STEPS);
+        for step in &steps {
+            assert!(step["ok"] == true && step["ms"].is_number(), "{step}");
+        }
+        let (code, out) = installation.answer(&["selftest"]);
+        assert_eq!((code, out.lines().count()), (0, STEPS.len()), "{out}");
+        assert!(
+            out.lines()
+                .all(|line| line.starts_with("ok ") && line.ends_with(" ms")),
+            "{out}"
+        );
+        let left = installation.objects(&["export"]).remove(0);
+        assert_eq!(
+            (&left["users"], &left["clients"]),
+            (&serde_json::json!([]), &serde_json::json!([]))
+        );
+    }
+}
+
+#[test]
+fn what_fails_is_named_and_ends_it() {
+    let installation = Installation::new(Database::Sqlite);
+    let (code, out) = installation.answer(&["selftest"]);
+    assert_eq!(code, 1);
+    assert!(
+        out.starts_with("FAILED  discovery") && out.contains("could not be reached"),
+        "{out}"
+    );
+    assert_eq!(out.lines().count(), 1);
+    let _server = installation.start();
+    let other = installation.issuer.replace("localhost", "127.0.0.1");
+    let (code, out) = installation.answer(&["selftest", "--issuer", &other]);
+    assert_eq!(code, 1);
+    assert!(
+        out.starts_with("FAILED  discovery") && out.contains("unexpected issuer"),
+        "{out}"
+    );
+    // The server reads another database: what was made for the test is not there.
+    let elsewhere = Installation::new(Database::Sqlite);
+    let (code, out) = elsewhere.answer(&["selftest", "--issuer", &installation.issuer]);
+    assert_eq!(code, 1);
+    let lines: Vec<_> = out.lines().collect();
+    assert!(
+        lines[2].starts_with("FAILED  sign-in") && lines[2].contains("/authorize answers 400"),
+        "{out}"
+    );
+    assert_eq!(lines.len(), 3);
+    assert_eq!(
+        elsewhere.objects(&["users", "list"]).len(),
+        0,
+        "it is removed all the same"
+    );
+}
