@@ -25,7 +25,7 @@ fn deploy(name: &str) -> String {
 }
 
 /// In CI what is needed is installed.
-fn tool(name: &str) -> Option<PathBuf> {
+pub fn tool(name: &str) -> Option<PathBuf> {
     let found = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin", "/sbin"]
         .map(|folder| Path::new(folder).join(name))
         .into_iter()
@@ -145,13 +145,13 @@ fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
 }
 
 /// A proxy on ports of the test's own.
-struct Nginx {
+pub struct Nginx {
     process: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Nginx {
-    fn start(binary: &Path, tls: u16, plain: u16, latchkey: u16) -> Self {
+    pub fn start(binary: &Path, tls: u16, plain: u16, latchkey: u16) -> Self {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
         let (certificate, key) = self_signed();
@@ -194,10 +194,12 @@ impl Nginx {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        Self {
-            process,
-            _folder: folder,
-        }
+        Self { process, folder }
+    }
+
+    /// What whoever is to believe it has to know.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
     }
 }
 

@@ -31,6 +31,7 @@ mod db_copy;
 mod deploy;
 mod dev_app;
 mod discovery;
+mod doctor;
 mod end_session;
 mod examples;
 mod export;

@@ -10,6 +10,7 @@ mod clients;
 mod config;
 mod db;
 mod dev;
+mod doctor;
 mod export;
 mod failure;
 mod gc;
@@ -103,6 +104,8 @@ enum Verb {
         #[arg(long, value_name = "URL")]
         issuer: Option<String>,
     },
+    /// Look at a live deployment, with a remedy beside every finding.
+    Doctor,
     /// Ask the running server whether it is ready.
     Healthcheck,
     /// Print the version.
@@ -185,6 +188,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Restore(restoring) => backup::restore(&config, restoring, format, out),
         Verb::Gc => gc::run(&config, format, out),
         Verb::Selftest { issuer } => selftest::run(&config, issuer.as_deref(), format, out),
+        Verb::Doctor => doctor::run(&config, format, out),
         Verb::Healthcheck => healthcheck::run(&config, out),
         Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Db(_) | Verb::Version => {
             unreachable!("done above")

@@ -79,6 +79,31 @@ pub fn about(conn: &mut AnyConnection, user_id: &str) -> Result<Vec<Recorded>, S
     rows.into_iter().map(Recorded::try_from).collect()
 }
 
+/// When this happened last.
+pub fn last_of(conn: &mut AnyConnection, kind: Kind) -> Result<Option<Timestamp>, StoreError> {
+    let last: Option<i64> = t::table
+        .filter(t::event.eq(kind.as_str()))
+        .select(diesel::dsl::max(t::time))
+        .get_result(conn)?;
+    Ok(last.map(to_time))
+}
+
+/// From where this happened to an app last.
+pub fn address_of(
+    conn: &mut AnyConnection,
+    kind: Kind,
+    client_id: &str,
+) -> Result<Option<String>, StoreError> {
+    let found: Vec<Option<String>> = t::table
+        .filter(t::event.eq(kind.as_str()))
+        .filter(t::client_id.eq(client_id).or(t::target.eq(client_id)))
+        .order(t::time.desc())
+        .select(t::address)
+        .limit(1)
+        .load(conn)?;
+    Ok(found.into_iter().next().flatten())
+}
+
 fn row(id: String, trail: &Trail, event: &Event) -> Row {
     let actor = event.actor.clone();
     Row {

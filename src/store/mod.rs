@@ -16,6 +16,7 @@ pub mod consents;
 pub mod copy;
 pub mod grants;
 pub mod groups;
+pub mod health;
 pub mod properties;
 pub mod pruning;
 pub mod refresh_tokens;

@@ -82,6 +82,24 @@ impl Installation {
         }
     }
 
+    /// With a proxy in front, at whose address people open it.
+    pub fn behind(issuer: &str, settings: &str) -> Self {
+        let installation = Self::new(Database::Sqlite);
+        let file = installation.path("latchkey.toml");
+        let config = fs::read_to_string(&file).unwrap();
+        let config = config.replace(&installation.issuer, issuer);
+        fs::write(file, format!("{settings}\n{config}")).unwrap();
+        Self {
+            issuer: issuer.to_owned(),
+            ..installation
+        }
+    }
+
+    /// Where the server listens itself.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where its database is.
     pub fn database(&self) -> &DatabaseUrl {
         &self.database
@@ -193,6 +211,17 @@ impl Installation {
     /// How a command ends and what it prints.
     pub fn answer(&self, arguments: &[&str]) -> (i32, String) {
         let done = self.command(arguments).output().unwrap();
+        let printed = String::from_utf8(done.stdout).unwrap();
+        (done.status.code().unwrap(), printed)
+    }
+
+    /// The same with one variable more.
+    pub fn answer_with(&self, arguments: &[&str], variable: &str, value: &str) -> (i32, String) {
+        let done = self
+            .command(arguments)
+            .env(variable, value)
+            .output()
+            .unwrap();
         let printed = String::from_utf8(done.stdout).unwrap();
         (done.status.code().unwrap(), printed)
     }
