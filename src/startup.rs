@@ -381,27 +381,34 @@ fn make_key_file(file: &Path, database: &DatabaseUrl) -> Result<(), StartError> 
             return Err(StartError::SecretKey(text));
         }
     }
+    match new_key_file(file) {
+        // Another process was quicker; its key counts.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => Ok(made?),
+    }
+}
+
+/// A key that nobody else has, in a file that nobody else may read and that was not there before.
+pub fn new_key_file(file: &Path) -> io::Result<()> {
     let hexadecimal: String = random::bytes::<32>()
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
+    write_new_file(file, &format!("{hexadecimal}\n"))
+}
+
+/// The file gets its name when it is whole: whoever finds it, even after we were killed, finds everything in it.
+pub fn write_new_file(file: &Path, text: &str) -> io::Result<()> {
     let mut draft = file.as_os_str().to_owned();
     draft.push(format!(".{}", random::id()));
     let draft = PathBuf::from(draft);
-    let made = write_key(&draft, &hexadecimal)
-        // The file gets its name when it is whole: whoever finds it, even after we were killed, finds a key in it.
-        .and_then(|()| match std::fs::hard_link(&draft, file) {
-            // Another process was quicker; its key counts.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        });
+    let made = write_draft(&draft, text).and_then(|()| std::fs::hard_link(&draft, file));
     let removed = std::fs::remove_file(&draft);
     made.and(removed)?;
-    sync_folder(file)?;
-    Ok(())
+    sync_folder(file)
 }
 
-fn write_key(draft: &Path, hexadecimal: &str) -> io::Result<()> {
+fn write_draft(draft: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut opened = std::fs::OpenOptions::new()
@@ -409,7 +416,7 @@ fn write_key(draft: &Path, hexadecimal: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(draft)?;
-    opened.write_all(format!("{hexadecimal}\n").as_bytes())?;
+    opened.write_all(text.as_bytes())?;
     opened.sync_all()
 }
 

@@ -17,6 +17,7 @@ mod gc;
 mod healthcheck;
 mod held;
 mod http;
+mod init;
 mod keys;
 mod logging;
 mod migrate;
@@ -59,6 +60,8 @@ enum Verb {
     Serve,
     /// Serve on this machine for trying things, without any configuration.
     Dev(dev::Flags),
+    /// Write a configuration to begin with; what is not given as a flag is asked for on a terminal.
+    Init(init::Answers),
     /// The database's schema.
     #[command(subcommand)]
     Migrate(migrate::Verb),
@@ -145,7 +148,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let format = line.output;
-    let sources = Sources::from_process(line.config, Vec::new());
+    let sources = Sources::from_process(line.config.clone(), Vec::new());
     // These read the configuration in their own way or not at all; the others need a good one.
     match line.verb {
         Verb::Dev(flags) => return dev::run(&flags, began),
@@ -154,6 +157,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
             return Ok(config::show(sources, with, format, out)?);
         }
         Verb::Config(ConfigVerb::Reference) => return Ok(config::reference(out)?),
+        Verb::Init(answers) => return init::run(line.config, answers, format, out),
         Verb::Db(verb) => {
             logging::for_command();
             return db::run(verb, format, out);
@@ -190,7 +194,12 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Selftest { issuer } => selftest::run(&config, issuer.as_deref(), format, out),
         Verb::Doctor => doctor::run(&config, format, out),
         Verb::Healthcheck => healthcheck::run(&config, out),
-        Verb::Serve | Verb::Dev(_) | Verb::Config(_) | Verb::Db(_) | Verb::Version => {
+        Verb::Serve
+        | Verb::Dev(_)
+        | Verb::Config(_)
+        | Verb::Db(_)
+        | Verb::Init(_)
+        | Verb::Version => {
             unreachable!("done above")
         }
     }
