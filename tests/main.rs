@@ -46,6 +46,7 @@ mod migrations;
 mod nodes;
 mod openid_connect_rp;
 mod pages;
+mod pgbouncer;
 mod prompt;
 mod pruning;
 mod refresh_model;

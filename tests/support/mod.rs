@@ -7,6 +7,7 @@ pub mod invariants;
 pub mod lossy_proxy;
 pub mod op;
 pub mod own_postgres;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod race;
 pub mod relying_party;

@@ -131,7 +131,7 @@ impl Drop for Folder {
 }
 
 /// PostgreSQL refuses to run as root.
-fn as_owner_of(directory: &Path, program: &Path) -> Command {
+pub fn as_owner_of(directory: &Path, program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
     }
