@@ -36,6 +36,7 @@ mod end_session;
 mod examples;
 mod export;
 mod faults;
+mod faults_database;
 mod init;
 mod introspection;
 mod keys;

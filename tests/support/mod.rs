@@ -11,6 +11,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod race;
 pub mod relying_party;
+pub mod slow_postgres;
 pub mod wait;
 pub mod webdriver;
 
