@@ -44,6 +44,13 @@ impl Clock {
         }
     }
 
+    /// Puts a manual clock anywhere, as an operator may do with a real one; the system's clock is left alone.
+    pub fn set(&self, to: Timestamp) {
+        if let Source::Manual(seconds) = &self.0 {
+            seconds.store(to.seconds(), Ordering::SeqCst);
+        }
+    }
+
     /// Moves a manual clock forward; the system's clock is left alone.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(seconds) = &self.0 {

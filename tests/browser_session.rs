@@ -67,6 +67,28 @@ fn post(browser: &mut Browser, path: &str, fields: &[(String, String)]) -> Page 
 }
 
 on_both_databases! {
+    fn n9_one_sign_in_beyond_a_hundred_ends_the_one_that_was_used_longest_ago(op with [("password.memory_kib", "7168"), ("password.iterations", "1")]) {
+        let mut first = signed_in(&op);
+        op.clock.advance(Duration::from_secs(60));
+        let mut second = op.browser();
+        second.complete(&op.rp().authorize(&[])).code();
+        op.clock.advance(Duration::from_secs(60));
+        for _ in 0..98 {
+            let mut browser = op.browser();
+            let page = browser.get("/login");
+            browser.sign_in(&page);
+        }
+        assert!(first.get("/").has("#logout-confirm"), "a hundred are borne");
+        op.clock.advance(Duration::from_secs(60));
+        let mut newest = signed_in(&op);
+        assert!(!first.get("/").has("#logout-confirm"));
+        assert!(second.get("/").has("#logout-confirm") && newest.get("/").has("#logout-confirm"));
+        let events = op.store.read_blocking(|conn| latchkey::store::audit_events::list(conn, None, 1_000)).unwrap();
+        let ended: Vec<_> = events.iter().filter(|event| event.event == "session.ended").collect();
+        assert_eq!(ended.len(), 1);
+        assert_eq!(ended[0].detail["reason"], "too many");
+    }
+
     fn e1_a_sign_in_never_adopts_an_id_that_the_browser_brought(op) {
         let planted = "A".repeat(43);
         let mut browser = op.browser();

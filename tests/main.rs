@@ -37,6 +37,7 @@ mod examples;
 mod export;
 mod faults;
 mod faults_database;
+mod faults_load;
 mod init;
 mod introspection;
 mod keys;

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::protocol::time::Timestamp;
 
+/// Live sign-ins of one person. One more ends the one that was used longest ago, so that no table grows without limit.
+pub const MOST_OF_A_PERSON: usize = 100;
+
 /// A sign-in in one browser. The id is the `sid` of its ID tokens and no secret; the cookie's value is another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {

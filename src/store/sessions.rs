@@ -154,6 +154,28 @@ pub fn end_all(
     .execute(conn)?)
 }
 
+/// Ends what a new sign-in of a person leaves beyond so many, longest unused first; answers which.
+pub fn end_oldest(
+    conn: &mut AnyConnection,
+    newest: &Session,
+    most: usize,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
+    let ids: Vec<String> = t::table
+        .filter(t::user_id.eq(&newest.user_id))
+        .filter(t::id.ne(&newest.id))
+        .filter(t::ended_at.is_null())
+        .order((t::last_seen_at.desc(), t::created_at.desc(), t::id))
+        .offset(i64::try_from(most.saturating_sub(1)).unwrap_or(i64::MAX))
+        .limit(i64::from(u16::MAX))
+        .select(t::id)
+        .load(conn)?;
+    for id in &ids {
+        end(conn, id, now)?;
+    }
+    Ok(ids)
+}
+
 impl TryFrom<Row> for Session {
     type Error = StoreError;
 

@@ -8,7 +8,7 @@ use super::transaction::{Opened, Transaction};
 use crate::audit::{Event, Kind};
 use crate::identity::email::canonical_login;
 use crate::identity::password::{self, Password};
-use crate::identity::session::Session;
+use crate::identity::session::{MOST_OF_A_PERSON, Session};
 use crate::identity::throttle::{self, Bucket, Limit};
 use crate::identity::user::User;
 use crate::metrics::{self, LoginResult};
@@ -18,7 +18,7 @@ use crate::protocol::parameters::Parameters;
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
 use crate::random;
-use crate::store::{AnyConnection, StoreError, audit_events, sessions, throttles, users};
+use crate::store::{AnyConnection, StoreError, audit_events, grants, sessions, throttles, users};
 use crate::web::error::{self, Fault};
 use crate::web::extract::browser::{self, SignedIn};
 use crate::web::extract::client_ip::client_ip;
@@ -433,6 +433,12 @@ async fn open_session(
                     return Ok(Some(session.id.clone()));
                 }
                 sessions::insert(tx, &fresh, &hash)?;
+                for id in sessions::end_oldest(tx, &fresh, MOST_OF_A_PERSON, now)? {
+                    grants::revoke_session(tx, &id, now)?;
+                    let ended = Event::by_user(Kind::SessionEnded, &user.id);
+                    let ended = ended.noting("session", id).noting("reason", "too many");
+                    audit_events::record(tx, &trail, &ended)?;
+                }
                 Ok(Some(fresh.id.clone()))
             })
             .await?

@@ -1,0 +1,338 @@
+//! More than a machine can do, more rows than anybody wants, and the same for hours: rows R14, R25, R26, R32, N1 and N4.
+//!
+//! The long ones are left out of `cargo test`. Ten minutes of everything (`LATCHKEY_SOAK_SECONDS` for another time):
+//! `cargo test --release --test flows -- --ignored --nocapture r32_`
+//! A million expired rows under load, about two minutes:
+//! `cargo test --release --test flows -- --ignored --nocapture r25_`
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection as _;
+use latchkey::store::AnyConnection;
+use serde_json::{Value, json};
+
+use crate::support::browser::Browser;
+use crate::support::installation::{Installation, Process};
+use crate::support::invariants::{assert_sound, rows};
+use crate::support::on_both_databases;
+use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};
+use crate::support::race::race;
+use crate::support::relying_party::{Answer, Rp};
+use crate::support::wait::pause;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn apps() -> Value {
+    json!({
+        "users": [{ "email": EMAIL, "password": PASSWORD }],
+        "clients": [{
+            "client_id": "notes", "client_secret": SECRET, "redirect_uris": [CALLBACK], "skip_consent": true,
+            "grant_types": ["authorization_code", "refresh_token"], "session_refresh_tokens": true
+        }]
+    })
+}
+
+fn connect(installation: &Installation, rp: &Rp) -> Answer {
+    let code = Browser::new(&installation.issuer)
+        .complete(&rp.authorize(&[]))
+        .code();
+    let tokens = rp.exchange(&code, &[]);
+    assert_eq!(tokens.status, 200, "{}", tokens.json);
+    tokens
+}
+
+on_both_databases! {
+    fn r14_a_clock_that_jumps_locks_nobody_out_and_lets_nobody_in_for_ever(op with [("throttle.window", "15m")]) {
+        let start = op.clock.now();
+        let rp = op.rp();
+        let sign_in = || rp.exchange(&op.browser().complete(&rp.authorize(&[("scope", "openid offline_access")])).code(), &[]);
+        op.client(json!({
+            "client_id": "rp", "client_secret": SECRET, "skip_consent": true, "grant_types": ["authorization_code", "refresh_token"]
+        }));
+        let mut tokens = sign_in();
+        for (what, there) in [
+            ("an hour on", start.plus(HOUR)),
+            ("an hour back", start.minus(HOUR)),
+            ("a day back", start.minus(DAY)),
+            ("right again", start),
+            ("after 2038", start.plus(DAY * 366 * 15)),
+        ] {
+            op.clock.set(there);
+            let fresh = sign_in();
+            assert_eq!(fresh.status, 200, "{what}: {}", fresh.json);
+            assert_eq!(rp.userinfo(fresh.access_token()).status, 200, "{what}");
+            let next = rp.refresh(fresh.refresh_token(), &[]);
+            assert_eq!(next.status, 200, "{what}: {}", next.json);
+            assert_eq!(next.id_token()["iat"], there.seconds(), "{what}");
+            // What was issued in a future that turned out wrong is good until its own end, and no longer.
+            op.clock.set(there.plus(Duration::from_secs(601)));
+            assert_eq!(rp.userinfo(next.access_token()).status, 401, "{what}");
+            if what == "after 2038" {
+                break;
+            }
+            let later = rp.refresh(tokens.refresh_token(), &[]);
+            assert_eq!(later.status, 200, "{what}: {}", later.json);
+            tokens = later;
+        }
+    }
+}
+
+#[test]
+fn n1_r26_more_sign_ins_than_the_machine_can_hash_are_told_so_at_once_and_the_rest_goes_on() {
+    let installation = Installation::new(Database::Sqlite);
+    installation.apply(&apps());
+    // What a hash costs by default; all of the guesses are for different people, so no counter holds them up.
+    let config = fs::read_to_string(installation.path("latchkey.toml")).unwrap();
+    let config = config.replace(
+        "{ memory_kib = 7168, iterations = 1 }",
+        "{ memory_kib = 65536, iterations = 2 }",
+    );
+    fs::write(
+        installation.path("latchkey.toml"),
+        format!("throttle.address_failures = 100000\n{config}"),
+    )
+    .unwrap();
+    let server = installation.start();
+    let before = memory(&server);
+    let done = AtomicBool::new(false);
+    let (pages, quick) = thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut slowest = Duration::ZERO;
+            while !done.load(Ordering::SeqCst) {
+                for path in ["/jwks", "/livez"] {
+                    let began = Instant::now();
+                    let answer =
+                        reqwest::blocking::get(format!("{}{path}", installation.issuer)).unwrap();
+                    assert_eq!(answer.status(), 200, "{path}");
+                    slowest = slowest.max(began.elapsed());
+                }
+                pause(Duration::from_millis(20));
+            }
+            slowest
+        });
+        let pages = race(110, |racer| {
+            let mut browser = Browser::new(&installation.issuer);
+            let page = browser.get(&format!("{}/login", installation.issuer));
+            browser.sign_in_as(
+                &page,
+                &format!("stranger-{racer}@example.test"),
+                "not the password at all",
+            )
+        });
+        done.store(true, Ordering::SeqCst);
+        (pages, looking.join().unwrap())
+    });
+    let told: Vec<_> = pages.iter().filter(|page| page.status == 503).collect();
+    assert!(!told.is_empty(), "the queue has an end");
+    for page in &told {
+        assert!(!page.header("retry-after").is_empty());
+        assert!(
+            page.text("#problem").contains("Many people are signing in"),
+            "{}",
+            page.body
+        );
+    }
+    assert!(told.len() < pages.len());
+    assert!(
+        pages.iter().all(|page| page.has("#login-submit")),
+        "everybody may try again"
+    );
+    assert!(
+        quick < Duration::from_secs(3),
+        "who signs in is in nobody else's way: {quick:?}"
+    );
+    let after = memory(&server);
+    assert!(
+        after < before + 400 * 1024,
+        "memory: {before} kB, then {after} kB"
+    );
+    connect(&installation, &Rp::new(&installation.issuer).named("notes"));
+}
+
+#[test]
+fn n4_what_is_too_large_or_too_deep_is_refused_before_it_is_read() {
+    let op = crate::support::op::Op::start(Database::Sqlite, &[]);
+    let (rp, deep) = (
+        op.rp(),
+        format!("{}{}", "[".repeat(9_000), "]".repeat(9_000)),
+    );
+    let claims = format!("{{\"userinfo\":{}}}", "{\"a\":".repeat(3_000));
+    for claims in [deep.as_str(), &claims] {
+        let form = [
+            ("client_id", "rp"),
+            ("redirect_uri", CALLBACK),
+            ("response_type", "code"),
+            ("scope", "openid"),
+            ("claims", claims),
+        ];
+        let answer = op.browser().post_once("/authorize", &form);
+        assert!((300..500).contains(&answer.status), "{}", answer.status);
+        assert!(answer.status != 303 || answer.callback()["error"] == "invalid_request");
+    }
+    let token = format!("e30.{}.e30", "A".repeat(60_000));
+    for form in [
+        [("token", token.as_str()), ("x", "")],
+        [("token", &deep), ("x", "")],
+    ] {
+        let began = Instant::now();
+        let answer = rp.post("/introspect", &form);
+        assert!(
+            answer.status == 413 || answer.json["active"] == false,
+            "{}",
+            answer.json
+        );
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+    let assertion = rp.clone().public().post(
+        "/token",
+        &[
+            ("grant_type", "client_credentials"),
+            (
+                "client_assertion_type",
+                "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            ),
+            ("client_assertion", &token),
+        ],
+    );
+    assert!(
+        [400, 401, 413].contains(&assertion.status),
+        "{}",
+        assertion.json
+    );
+}
+
+/// Resident memory in kB.
+fn memory(server: &Process) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The slowest of the quickest 99 % of refreshes while something goes on, in milliseconds.
+fn p99_while(rp: &Rp, tokens: &mut Answer, going_on: impl Fn() -> bool) -> f64 {
+    let mut took = Vec::new();
+    while going_on() || took.len() < 200 {
+        let began = Instant::now();
+        *tokens = rp.refresh(tokens.refresh_token(), &[]);
+        assert_eq!(tokens.status, 200, "{}", tokens.json);
+        took.push(began.elapsed());
+        // Fifty a second.
+        pause(Duration::from_millis(20).saturating_sub(began.elapsed()));
+    }
+    took.sort();
+    took[took.len() * 99 / 100].as_secs_f64() * 1_000.0
+}
+
+#[test]
+#[ignore = "takes its time; see the head of this file"]
+fn r25_a_million_expired_rows_go_beside_people_who_notice_nothing() {
+    for database in Database::all() {
+        let installation = Installation::new(database);
+        installation.apply(&apps());
+        let server = installation.start();
+        let rp = Rp::new(&installation.issuer).named("notes");
+        let mut tokens = connect(&installation, &rp);
+        let began = Instant::now();
+        let store = installation.store();
+        for part in 0..10 {
+            let fill = move |conn: &mut AnyConnection| {
+                let hash = match conn {
+                    AnyConnection::Sqlite(_) => format!("CAST('expired-{part}-' || i AS BLOB)"),
+                    AnyConnection::Postgres(_) => {
+                        format!("CONVERT_TO('expired-{part}-' || i, 'UTF8')")
+                    }
+                };
+                conn.batch_execute(&format!(
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+                     INSERT INTO access_tokens
+                     SELECT {hash}, (SELECT id FROM grants LIMIT 1), 'openid', 1, TRUE, '[]', 1, NULL FROM n"
+                ))?;
+                Ok(())
+            };
+            store.write_blocking(fill).unwrap();
+        }
+        let filled = rows(&store, "access_tokens");
+        assert!(filled >= 1_000_000, "{filled}");
+        eprintln!("{database:?}: {filled} rows in {:.0?}", began.elapsed());
+        let quiet = p99_while(&rp, &mut tokens, || false);
+        let mut cleaning = installation.spawn(&["gc"]);
+        let began = Instant::now();
+        let running = std::cell::RefCell::new(&mut cleaning);
+        let busy = p99_while(&rp, &mut tokens, || {
+            running.borrow_mut().try_wait().unwrap().is_none()
+        });
+        let left = rows(&store, "access_tokens");
+        eprintln!(
+            "{database:?}: gone in {:.0?}, {left} left; refresh p99 {quiet:.1} ms before, {busy:.1} ms meanwhile, memory {} kB",
+            began.elapsed(),
+            memory(&server)
+        );
+        assert!(left < 1_000, "{left}");
+        assert_sound(&store);
+    }
+}
+
+#[test]
+#[ignore = "takes its time; see the head of this file"]
+fn r32_hours_of_everything_leave_memory_and_log_files_as_they_were() {
+    let seconds = std::env::var("LATCHKEY_SOAK_SECONDS").ok();
+    let length = Duration::from_secs(seconds.map_or(600, |text| text.parse().unwrap()));
+    let installation = Installation::new(Database::Sqlite);
+    installation.apply(&apps());
+    let server = installation.start();
+    let (rounds, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let round = || {
+        let rp = Rp::new(&installation.issuer).named("notes");
+        let mut tokens = connect(&installation, &rp);
+        for _ in 0..20 {
+            tokens = rp.refresh(tokens.refresh_token(), &[]);
+            assert_eq!(tokens.status, 200, "{}", tokens.json);
+            assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
+            assert_eq!(rp.introspect(tokens.access_token()).json["active"], true);
+            assert_eq!(rp.get("/jwks").status, 200);
+            assert_eq!(rp.refresh("nonsense", &[]).status, 400);
+        }
+        assert_eq!(rp.revoke(tokens.refresh_token()).status, 200);
+        rounds.fetch_add(1, Ordering::SeqCst);
+    };
+    let (began, mut samples) = (Instant::now(), Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    round();
+                }
+            });
+        }
+        while began.elapsed() < length {
+            pause(length / 20);
+            let wal = fs::metadata(installation.path("latchkey.db-wal"))
+                .unwrap()
+                .len();
+            samples.push((memory(&server), wal));
+            eprintln!(
+                "{:>6.0?} {} rounds, {} kB, log of the database {} kB",
+                began.elapsed(),
+                rounds.load(Ordering::SeqCst),
+                memory(&server),
+                wal / 1024
+            );
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    // Warm after a quarter; from then on nothing that was asked for stays in memory.
+    let (early, late) = (samples[samples.len() / 4].0, samples[samples.len() - 1].0);
+    assert!(
+        late < early + early / 5 + 8 * 1024,
+        "{early} kB, then {late} kB"
+    );
+    assert!(samples.iter().all(|(_, wal)| *wal < 64 * 1024 * 1024));
+    assert_sound(&installation.store());
+}
