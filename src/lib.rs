@@ -9,7 +9,7 @@
 //! | [`cli`], [`startup`], [`jobs`] | the command line, the start of a server, periodic work | all of them |
 //! | [`config`], [`keys`], [`client_cache`], [`hashing`] | configuration; signing keys; clients kept in memory; threads for passwords | `protocol`, `identity`, `store` |
 //! | [`audit`] | what is written down of what happens | `protocol`, `random` |
-//! | [`metrics`] | what monitoring sees | `store` |
+//! | [`metrics`], [`telemetry`] | what monitoring sees | `store` |
 //! | [`clock`], [`random`] | the only readers of time and of randomness | nothing |
 
 pub mod audit;
@@ -27,4 +27,5 @@ pub mod random;
 pub mod seed;
 pub mod startup;
 pub mod store;
+pub mod telemetry;
 pub mod web;

@@ -27,6 +27,7 @@ use crate::store::{
     MigrationError, OpenError, Options, Store, StoreError, backup, properties, signing_keys,
     sync_folder,
 };
+use crate::telemetry::{Telemetry, TelemetryError};
 use crate::web::address_limit::{self, AddressLimit};
 use crate::web::state::AppState;
 use crate::web::{request_log, routes};
@@ -67,6 +68,8 @@ pub enum StartError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Seed(#[from] SeedError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     #[error("the metrics contradict each other")]
     Metrics(#[from] prometheus::Error),
 }
@@ -78,6 +81,7 @@ pub struct Running {
     clients: ClientCache,
     hashing: HashingQueue,
     stopping: Arc<AtomicBool>,
+    telemetry: Option<Arc<Telemetry>>,
     handles: Vec<ServerHandle>,
     servers: Vec<actix_web::dev::Server>,
 }
@@ -147,6 +151,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let epoch = store.read(backup::epoch).await?;
     let threads = threads_by_default();
     let stopping = Arc::new(AtomicBool::new(false));
+    let telemetry = Telemetry::from_environment()?.map(Arc::new);
     let clients = ClientCache::new(store.clone());
     // Before anything is kept, so that the first change is seen as one.
     clients.refresh().await?;
@@ -164,6 +169,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         guessing: Default::default(),
         address_limit: AddressLimit::new(&config),
         metrics: Metrics::new(store.write_counters())?,
+        telemetry: telemetry.clone(),
         clock: clock.clone(),
         root: root.clone(),
         epoch,
@@ -190,6 +196,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         clients,
         hashing,
         stopping,
+        telemetry,
         handles,
         servers,
     })
@@ -199,6 +206,10 @@ impl Running {
     /// Serves until the process is told to stop, or until a [`Stopper`] says so.
     pub async fn run(self) -> io::Result<()> {
         let results = futures_util::future::join_all(self.servers).await;
+        if let Some(telemetry) = self.telemetry {
+            // Nobody is left to be kept waiting; the thread that sends has a reactor of its own.
+            let _ended = web::block(move || telemetry.shut_down()).await;
+        }
         results.into_iter().collect()
     }
 

@@ -61,5 +61,6 @@ mod steps;
 mod stolen_token;
 mod store;
 mod store_engine;
+mod telemetry;
 mod throttle;
 mod users;

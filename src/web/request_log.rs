@@ -1,21 +1,23 @@
 //! Around every request: an id, one log line, headers that protect, and an answer even when a handler panics.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpResponse, web};
 use futures_util::FutureExt as _;
+use opentelemetry::Context;
 
 use super::error;
 use super::security_headers;
 use super::state::AppState;
 use crate::random;
+use crate::telemetry::{self, Answered};
 
 /// What a person can quote and an operator can search for.
 #[derive(Clone, Debug)]
@@ -42,6 +44,7 @@ pub(crate) async fn around<B: MessageBody + 'static>(
         .app_data::<web::Data<AppState>>()
         .expect("every application is built with its state")
         .clone();
+    let parent = state.telemetry.is_some().then(|| parent_of(&request));
     // Taken now: the request itself belongs to the router until it is answered.
     let path = request.path().to_owned();
 
@@ -53,6 +56,11 @@ pub(crate) async fn around<B: MessageBody + 'static>(
         Ok(Err(refusal)) => {
             let status = refusal.as_response_error().status_code();
             state.metrics.request(&method, None, status.as_u16(), took);
+            trace(
+                &state,
+                parent.as_ref(),
+                &answered(&method, &id, status.as_u16(), took),
+            );
             tracing::info!(request_id = %id, %method, status = status.as_u16(), duration_ms, "request");
             return Err(finished(
                 error::outside_a_handler(&state, &path, &id, status),
@@ -63,6 +71,7 @@ pub(crate) async fn around<B: MessageBody + 'static>(
         Err(_panic) => {
             tracing::error!(request_id = %id, %method, duration_ms, "a handler panicked");
             state.metrics.request(&method, None, 500, took);
+            trace(&state, parent.as_ref(), &answered(&method, &id, 500, took));
             let response =
                 error::outside_a_handler(&state, &path, &id, StatusCode::INTERNAL_SERVER_ERROR);
             return Err(finished(response, &state, &id));
@@ -81,9 +90,37 @@ pub(crate) async fn around<B: MessageBody + 'static>(
     state
         .metrics
         .request(&method, route.as_deref(), status, took);
+    let told = Answered {
+        route: route.as_deref(),
+        client_id,
+        ..answered(&method, &id, status, took)
+    };
+    trace(&state, parent.as_ref(), &told);
     tracing::info!(request_id = %id, %method, route, status, duration_ms, client_id, user_id, "request");
     drop(extensions);
     Ok(response)
+}
+
+fn parent_of(request: &ServiceRequest) -> Context {
+    let header = |name: &str| request.headers().get(name)?.to_str().ok();
+    telemetry::parent_of(header("traceparent"), header("tracestate"))
+}
+
+fn answered<'a>(method: &'a Method, id: &'a str, status: u16, took: Duration) -> Answered<'a> {
+    Answered {
+        method: method.as_str(),
+        route: None,
+        status,
+        request_id: id,
+        client_id: None,
+        took,
+    }
+}
+
+fn trace(state: &AppState, parent: Option<&Context>, answered: &Answered<'_>) {
+    if let (Some(telemetry), Some(parent)) = (&state.telemetry, parent) {
+        telemetry.request(parent, answered);
+    }
 }
 
 /// An answer that was made without the request, on its way past the router.

@@ -19,6 +19,7 @@ use crate::protocol::seal::{RootKey, SealingKey};
 use crate::protocol::time::Timestamp;
 use crate::seed::DevApp;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::web::address_limit::AddressLimit;
 use crate::web::extract::guessing::Guessing;
 use crate::web::oidc::discovery::Discovery;
@@ -31,6 +32,8 @@ pub(crate) struct AppState {
     pub(crate) guessing: Guessing,
     pub(crate) address_limit: AddressLimit,
     pub(crate) metrics: Metrics,
+    /// Where traces go, if anywhere.
+    pub(crate) telemetry: Option<Arc<Telemetry>>,
     pub(crate) clock: Clock,
     pub(crate) root: RootKey,
     /// When the database was last restored: what was issued before may have been used or revoked by then.

@@ -112,9 +112,16 @@ impl Installation {
         process
     }
 
+    /// The same with variables of the test's own.
+    pub fn start_with(&self, variables: &[(&str, &str)]) -> Process {
+        let mut process = self.launch_limited(self.port, None, variables);
+        process.wait_until_ready();
+        process
+    }
+
     /// The same, which may have so many files and connections open.
     pub fn start_with_files(&self, most: u32) -> Process {
-        let mut process = self.launch_limited(self.port, Some(most));
+        let mut process = self.launch_limited(self.port, Some(most), &[]);
         process.wait_until_ready();
         process
     }
@@ -128,10 +135,15 @@ impl Installation {
 
     /// Starts a server without waiting for it.
     pub fn launch(&self, port: u16) -> Process {
-        self.launch_limited(port, None)
+        self.launch_limited(port, None, &[])
     }
 
-    fn launch_limited(&self, port: u16, most_files: Option<u32>) -> Process {
+    fn launch_limited(
+        &self,
+        port: u16,
+        most_files: Option<u32>,
+        variables: &[(&str, &str)],
+    ) -> Process {
         let log = self.directory.path().join(format!("{port}.log"));
         let file = OpenOptions::new().append(true).create(true).open(&log);
         let socket = self.directory.path().join(format!("{port}.sock"));
@@ -145,6 +157,7 @@ impl Installation {
                 .env_clear();
         }
         let child = command
+            .envs(variables.iter().copied())
             .env("LATCHKEY_LISTEN", format!("127.0.0.1:{port}"))
             // All of a test's browsers and apps have one address.
             .env("LATCHKEY_THROTTLE__ADDRESS_REQUESTS", "0")
