@@ -347,6 +347,25 @@ fn n6_a_head_that_does_not_end_is_cut_off_and_so_is_a_body() {
     });
 }
 
+#[test]
+fn k10_whoever_speaks_no_http_writes_no_errors_into_our_log() {
+    let (installation, _rp) = installation();
+    let server = installation.start();
+    for request in ["\u{1}\u{2}\r\n\r\n", "GET /login HTTP/9.9\r\n\r\n"] {
+        let stream = TcpStream::connect(server.host()).unwrap();
+        (&stream).write_all(request.as_bytes()).unwrap();
+        assert!(rest(&stream).starts_with("HTTP/1.1 400 "), "{request:?}");
+    }
+    // The log is in the order of the requests, so what came before is in it when this is.
+    let probe = reqwest::blocking::get(format!("{}/livez", server.url)).unwrap();
+    let id = probe.headers()["x-request-id"].to_str().unwrap();
+    let log = eventually("the probe is logged", || {
+        Some(server.log()).filter(|log| log.contains(id))
+    });
+    let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(errors, [""; 0]);
+}
+
 /// A start with this configuration: how it ended, and what it said.
 fn start_with(text: &str) -> (Option<i32>, String) {
     let folder = TempDir::new().unwrap();

@@ -52,5 +52,10 @@ fn filter(level: LogLevel) -> EnvFilter {
     } else {
         "warn"
     };
-    EnvFilter::new(format!("{libraries},latchkey={}", level.as_str()))
+    // It calls every request that is no HTTP an error of ours: strangers would fill the log, and wake people up.
+    let strangers = "actix_http::h1::dispatcher=off";
+    EnvFilter::new(format!(
+        "{libraries},{strangers},latchkey={}",
+        level.as_str()
+    ))
 }
