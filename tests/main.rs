@@ -19,6 +19,7 @@ mod authorization_code;
 mod authorization_request;
 mod authorization_response;
 mod backup;
+mod bad_input;
 mod browser_session;
 mod chromium;
 mod cli;

@@ -10,6 +10,7 @@ pub mod own_postgres;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod race;
+pub mod raw_http;
 pub mod relying_party;
 pub mod slow_postgres;
 pub mod wait;
