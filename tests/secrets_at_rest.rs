@@ -7,13 +7,16 @@ use std::sync::{LazyLock, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use latchkey::store::signing_keys;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::support::browser::Browser;
+use crate::support::installation::{Installation, SECRET_KEY};
 use crate::support::on_both_databases;
-use crate::support::op::{CALLBACK, Database, Op, PASSWORD, SECRET};
-use crate::support::relying_party::VERIFIER;
+use crate::support::op::{CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET};
+use crate::support::raw_http::{Extent, converse};
+use crate::support::relying_party::{Rp, VERIFIER};
 
 /// What all servers of this process logged since the first test asked for it.
 static LOG: LazyLock<Mutex<Vec<u8>>> = LazyLock::new(|| {
@@ -54,18 +57,31 @@ const NOT_THE_SECRET: &str = "almost-the-right-secret-of-this-client-here";
 
 /// Everything that was secret in a whole flow, mistakes included, by name.
 fn whole_flow(op: &Op) -> Vec<(String, String)> {
-    op.client(json!({
-        "client_id": "rp", "client_secret": SECRET,
+    op.seed(json!({ "clients": [client()] }));
+    flow_at(&op.issuer)
+}
+
+fn client() -> Value {
+    json!({
+        "client_id": "rp", "client_secret": SECRET, "redirect_uris": [CALLBACK],
         "grant_types": ["authorization_code", "refresh_token"], "session_refresh_tokens": true,
         "post_logout_redirect_uris": [CALLBACK]
-    }));
-    let (mut browser, rp) = (op.browser(), op.rp());
+    })
+}
+
+fn flow_at(issuer: &str) -> Vec<(String, String)> {
+    let (mut browser, rp) = (Browser::new(issuer), Rp::new(issuer));
     let mut secrets: Vec<(String, String)> = [
         ("password", PASSWORD),
         ("wrong password", NOT_THE_PASSWORD),
         ("client secret", SECRET),
         ("wrong client secret", NOT_THE_SECRET),
         ("verifier", VERIFIER),
+        ("Basic header", &STANDARD.encode(format!("rp:{SECRET}"))),
+        (
+            "wrong Basic header",
+            &STANDARD.encode(format!("rp:{NOT_THE_SECRET}")),
+        ),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
@@ -105,11 +121,7 @@ fn whole_flow(op: &Op) -> Vec<(String, String)> {
     secrets.push(("unredeemed code".to_owned(), code));
     // The question of a sign-out, and the sign-out itself, with an ID token as the hint.
     let hint = format!("id_token_hint={}", last_id_token(&secrets));
-    let leave = |more: &str| {
-        op.url(&format!(
-            "/end-session?{hint}&post_logout_redirect_uri={more}"
-        ))
-    };
+    let leave = |more: &str| format!("{issuer}/end-session?{hint}&post_logout_redirect_uri={more}");
     assert_eq!(browser.get(&leave("https://evil.example/")).status, 400);
     let question = browser.get("/end-session?client_id=rp&state=a-state-of-the-sign-out");
     assert!(question.has("#logout-confirm"), "{}", question.body);
@@ -121,7 +133,7 @@ fn whole_flow(op: &Op) -> Vec<(String, String)> {
             .filter(|(name, _)| name != "account"),
     );
     let posted = browser.post_once(
-        &op.url("/end-session"),
+        &format!("{issuer}/end-session"),
         &[("id_token_hint", last_id_token(&secrets))],
     );
     let sealed = posted.location().unwrap();
@@ -185,6 +197,11 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
             .collect::<String>()
             .into_bytes(),
     ];
+    let percents = |byte: u8| format!("%{byte:02X}");
+    let all: String = secret.bytes().map(percents).collect();
+    let needed: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let numbers: Vec<_> = secret.bytes().map(|byte| byte.to_string()).collect();
+    forms.extend([all.to_lowercase(), all, needed, numbers.join(", ")].map(String::into_bytes));
     forms.extend(
         URL_SAFE_NO_PAD
             .decode(secret)
@@ -194,10 +211,13 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
     forms
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
+fn contains(haystack: &str, needle: &[u8]) -> bool {
+    haystack.contains(&one_character_a_byte(needle))
+}
+
+/// Searching in text is quick even in a test's build.
+fn one_character_a_byte(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
 }
 
 fn files_of(directory: &Path) -> Vec<u8> {
@@ -208,12 +228,101 @@ fn files_of(directory: &Path) -> Vec<u8> {
     bytes
 }
 
+/// Secrets in places where they don't belong.
+fn go_astray(issuer: &str) {
+    let (mut browser, rp) = (Browser::new(issuer), Rp::new(issuer));
+    browser.get("/login?password=password-in-the-wrong-place&ticket=ticket-in-the-wrong-place");
+    browser.get_once("/nowhere/code-in-the-wrong-place");
+    rp.userinfo("token-that-nobody-issued");
+    rp.get("/userinfo?access_token=token-in-the-wrong-place");
+    let broken = "Basic c2VjcmV0LWluLWEtYnJva2VuLWhlYWRlcg";
+    let request = rp.http().post(format!("{issuer}/token"));
+    rp.answer(request.header("authorization", broken));
+    let address = issuer.trim_start_matches("http://");
+    let port = address.rsplit(':').next().unwrap();
+    let no_http = "GET /authorize?code=code-in-the-wrong-place HTTP/9.9\r\ncookie: latchkey-session=cookie-in-the-wrong-place\r\n\r\n";
+    let refused = converse(
+        &format!("127.0.0.1:{port}"),
+        no_http.as_bytes(),
+        Extent::Doubtful,
+    );
+    assert_eq!(refused.unwrap()[0].status, 400);
+}
+
+/// That things were logged, and none of these secrets.
+fn assert_tells_nothing(log: &str, secrets: &[(String, String)]) {
+    let outcomes = [
+        "signed in",
+        "sign-in failed",
+        "request of a client refused",
+        "sign-out request refused",
+        "signed out",
+        "request_id",
+    ];
+    for outcome in outcomes {
+        assert!(log.contains(outcome), "{outcome} is logged");
+    }
+    let strays = [
+        "in-the-wrong-place",
+        "token-that-nobody-issued",
+        "c2VjcmV0LWluLWEtYnJva2VuLWhlYWRlcg",
+        "secret-in-a-broken-header",
+    ];
+    let strays = strays.map(|stray| (stray, stray.as_bytes().to_vec()));
+    let all = secrets.iter().flat_map(|(name, secret)| {
+        forms(secret)
+            .into_iter()
+            .map(move |form| (name.as_str(), form))
+    });
+    for (name, form) in all.chain(strays) {
+        // The log is text, and what is none can't be in it.
+        let Ok(form) = String::from_utf8(form) else {
+            continue;
+        };
+        if log.contains(&form) {
+            let line = log.lines().find(|line| line.contains(&form));
+            panic!("{name} is in the log: {line:?}");
+        }
+    }
+}
+
+fn no_secret_is_in_the_log_at(level: &str, database: Database) {
+    let installation = Installation::new(database);
+    installation.apply(&json!({
+        "users": [{ "email": EMAIL, "password": PASSWORD }], "clients": [client()]
+    }));
+    let mut server = installation.start_with(&[("RUST_LOG", level)]);
+    let mut secrets = flow_at(&installation.issuer);
+    secrets.push(("root key".to_owned(), SECRET_KEY.to_owned()));
+    go_astray(&installation.issuer);
+    server.signal("-TERM");
+    server.wait();
+    let log = server.log();
+    let of_libraries = format!("\"level\":\"{}\"", level.to_uppercase());
+    let is_theirs = |line: &str| line.contains(&of_libraries) && !line.contains("latchkey::");
+    assert!(
+        log.lines().any(is_theirs),
+        "libraries speak too: {log:.2000}"
+    );
+    assert_tells_nothing(&log, &secrets);
+}
+
+#[test]
+fn o3_the_binary_logs_no_secret_at_debug_level() {
+    Database::all().for_each(|database| no_secret_is_in_the_log_at("debug", database));
+}
+
+#[test]
+fn o3_the_binary_logs_no_secret_at_trace_level() {
+    Database::all().for_each(|database| no_secret_is_in_the_log_at("trace", database));
+}
+
 #[test]
 fn o4_b4_a_stolen_sqlite_file_opens_nothing() {
     let op = Op::start(Database::Sqlite, &[]);
     let secrets = whole_flow(&op);
     let private = private_parts(&op);
-    let stolen = files_of(op.directory.path());
+    let stolen = one_character_a_byte(&files_of(op.directory.path()));
     assert!(
         contains(&stolen, b"alice@example.test"),
         "the write-ahead log is read too"
@@ -244,26 +353,9 @@ on_both_databases! {
     fn o3_no_secret_is_logged_at_any_level(op) {
         LazyLock::force(&LOG);
         let secrets = whole_flow(&op);
-        let mut browser = op.browser();
-        browser.get("/login?password=password-in-the-wrong-place&ticket=ticket-in-the-wrong-place");
-        browser.get_once("/nowhere/code-in-the-wrong-place");
-        let rp = op.rp();
-        rp.userinfo("token-that-nobody-issued");
-        rp.answer(rp.http().get(op.url("/userinfo?access_token=token-in-the-wrong-place")));
-        rp.answer(rp.http().post(op.url("/token")).header("authorization", "Basic c2VjcmV0LWluLWEtYnJva2VuLWhlYWRlcg"));
+        go_astray(&op.issuer);
         let log = LOG.lock().unwrap().clone();
-        for outcome in ["signed in", "sign-in failed", "request of a client refused", "sign-out request refused", "signed out", "request_id="] {
-            assert!(contains(&log, outcome.as_bytes()), "{outcome} is logged");
-        }
-        for (name, secret) in &secrets {
-            for form in forms(secret) {
-                let line = log.split(|byte| *byte == b'\n').find(|line| contains(line, &form));
-                assert_eq!(line.map(String::from_utf8_lossy), None, "{name} is in the log");
-            }
-        }
-        for stray in ["in-the-wrong-place", "token-that-nobody-issued", "c2VjcmV0LWluLWEtYnJva2VuLWhlYWRlcg", "secret-in-a-broken-header"] {
-            assert!(!contains(&log, stray.as_bytes()), "{stray} is in the log");
-        }
+        assert_tells_nothing(&String::from_utf8(log).unwrap(), &secrets);
     }
 
     fn o3_faults_tell_strangers_an_id_and_no_more(op) {
