@@ -49,6 +49,7 @@ mod migrations;
 mod nodes;
 mod openid_connect_rp;
 mod pages;
+mod parsers;
 mod pgbouncer;
 mod prompt;
 mod pruning;

@@ -17,3 +17,9 @@ pub(crate) mod state;
 mod texts;
 mod visit;
 mod wrong_address;
+
+/// What reads strangers' headers, for tests that send bytes of every kind.
+pub mod headers {
+    pub use super::extract::browser::{cookie, sign_ins};
+    pub use super::extract::client_ip::resolve;
+}

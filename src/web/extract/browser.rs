@@ -5,7 +5,7 @@
 //! list of the accounts that signed in here before, which have a failure budget of their own.
 
 use actix_web::cookie::{Cookie, SameSite, time};
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 
@@ -44,14 +44,10 @@ struct KnownAccounts(Vec<String>);
 impl Browser {
     /// Reads the cookies.
     pub(in crate::web) fn of(request: &HttpRequest, state: &AppState) -> Self {
-        let id = cookie(request, &name(state, "browser")).filter(|value| is_token(value));
-        let tokens = cookie(request, &name(state, "session"))
-            .map(|value| value.split('.').map(str::to_owned).collect::<Vec<_>>())
-            .filter(|tokens| {
-                tokens.len() <= MOST_ACCOUNTS && tokens.iter().all(|token| is_token(token))
-            })
-            .unwrap_or_default();
-        let known = cookie(request, &name(state, "known"))
+        let headers = request.headers();
+        let id = cookie(headers, &name(state, "browser")).filter(|value| is_token(value));
+        let tokens = sign_ins(headers, &name(state, "session"));
+        let known = cookie(headers, &name(state, "known"))
             .zip(id.as_deref())
             .and_then(|(sealed, id)| state.cookies.open_text(&sealed, known_to(id).as_bytes()))
             .and_then(|plain| serde_json::from_slice(&plain).ok())
@@ -60,7 +56,7 @@ impl Browser {
             id,
             tokens,
             known,
-            language: cookie(request, &name(state, "language")),
+            language: cookie(headers, &name(state, "language")),
         }
     }
 
@@ -240,10 +236,19 @@ fn add(response: &mut HttpResponse, cookie: &Cookie<'_>) {
         .expect("names and values are made of base64url, which a header can hold");
 }
 
+/// The tokens of sign-ins in the cookie of this name; if one of them can't be ours, none is.
+pub fn sign_ins(headers: &HeaderMap, name: &str) -> Vec<String> {
+    cookie(headers, name)
+        .map(|value| value.split('.').map(str::to_owned).collect::<Vec<_>>())
+        .filter(|tokens| {
+            tokens.len() <= MOST_ACCOUNTS && tokens.iter().all(|token| is_token(token))
+        })
+        .unwrap_or_default()
+}
+
 /// A cookie that came exactly once: of two with one name, at least one is not ours.
-fn cookie(request: &HttpRequest, name: &str) -> Option<String> {
-    let mut values = request
-        .headers()
+pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers
         .get_all(header::COOKIE)
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))

@@ -34,7 +34,8 @@ pub(in crate::web) fn neighbourhood(address: IpAddr) -> String {
     }
 }
 
-fn resolve(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+/// The same from its parts: who sent it to us, what it says, and whom we believe.
+pub fn resolve(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     let mut address = peer.map(|peer| peer.to_canonical());
     if address.is_some_and(|address| !is_trusted(address, trusted)) {
         return address;
