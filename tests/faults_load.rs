@@ -15,7 +15,7 @@ use latchkey::store::AnyConnection;
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
-use crate::support::installation::{Installation, Process};
+use crate::support::installation::Installation;
 use crate::support::invariants::{assert_sound, rows};
 use crate::support::on_both_databases;
 use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};
@@ -97,7 +97,7 @@ fn n1_r26_more_sign_ins_than_the_machine_can_hash_are_told_so_at_once_and_the_re
     )
     .unwrap();
     let server = installation.start();
-    let before = memory(&server);
+    let before = server.resident_kib();
     let done = AtomicBool::new(false);
     let (pages, quick) = thread::scope(|scope| {
         let looking = scope.spawn(|| {
@@ -145,7 +145,7 @@ fn n1_r26_more_sign_ins_than_the_machine_can_hash_are_told_so_at_once_and_the_re
         quick < Duration::from_secs(3),
         "who signs in is in nobody else's way: {quick:?}"
     );
-    let after = memory(&server);
+    let after = server.resident_kib();
     assert!(
         after < before + 400 * 1024,
         "memory: {before} kB, then {after} kB"
@@ -205,16 +205,6 @@ fn n4_what_is_too_large_or_too_deep_is_refused_before_it_is_read() {
     );
 }
 
-/// Resident memory in kB.
-fn memory(server: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// The slowest of the quickest 99 % of refreshes while something goes on, in milliseconds.
 fn p99_while(rp: &Rp, tokens: &mut Answer, going_on: impl Fn() -> bool) -> f64 {
     let mut took = Vec::new();
@@ -272,7 +262,7 @@ fn r25_a_million_expired_rows_go_beside_people_who_notice_nothing() {
         eprintln!(
             "{database:?}: gone in {:.0?}, {left} left; refresh p99 {quiet:.1} ms before, {busy:.1} ms meanwhile, memory {} kB",
             began.elapsed(),
-            memory(&server)
+            server.resident_kib()
         );
         // What the refreshes of the meantime brought is live.
         assert!(left < 20_000, "{left}");
@@ -317,12 +307,12 @@ fn r32_hours_of_everything_leave_memory_and_log_files_as_they_were() {
             let wal = fs::metadata(installation.path("latchkey.db-wal"))
                 .unwrap()
                 .len();
-            samples.push((memory(&server), wal));
+            samples.push((server.resident_kib(), wal));
             eprintln!(
                 "{:>6.0?} {} rounds, {} kB, log of the database {} kB",
                 began.elapsed(),
                 rounds.load(Ordering::SeqCst),
-                memory(&server),
+                server.resident_kib(),
                 wal / 1024
             );
         }

@@ -17,6 +17,7 @@ use latchkey::protocol::jose::{
     ClientKey, KeyPair, SigningAlgorithm, Typ, VerificationKey, client_key, unverified_claims,
     verify_own,
 };
+use latchkey::protocol::known_scopes::KnownScopes;
 use latchkey::protocol::parameters::{self, Parameters};
 use latchkey::protocol::redirect_uri::{self, RedirectUri};
 use latchkey::protocol::scope::Scope;
@@ -67,7 +68,7 @@ fn authorization_request(bytes: &[u8]) {
         return;
     };
     let _named = authorization_request::client_id(&parameters);
-    match authorization_request::validate(&parameters, client()) {
+    match authorization_request::validate(&parameters, client(), &KnownScopes::default()) {
         Ok(request) => assert_eq!(request.redirect.uri(), CALLBACK),
         Err(AuthorizationError::Redirect(redirect, _)) => assert_eq!(redirect.uri(), CALLBACK),
         Err(AuthorizationError::ShowPage(_)) => {}
@@ -81,7 +82,9 @@ fn token_request(bytes: &[u8]) {
     let _code = authorization_code::Request::parse(&parameters);
     let _refresh = refresh_token::Request::parse(&parameters);
     if let Ok(request) = client_credentials::Request::parse(&parameters) {
-        if let Ok((_scope, audience)) = client_credentials::check(&request, client()) {
+        if let Ok((_scope, audience)) =
+            client_credentials::check(&request, client(), &KnownScopes::default())
+        {
             assert_eq!(audience.names("https://op.example"), ["https://op.example"]);
         }
     }
@@ -271,7 +274,7 @@ fn client() -> &'static Client {
         });
         let metadata: ClientMetadata = serde_json::from_value(metadata).expect("metadata");
         metadata
-            .check(ClientId::from_request("rp"))
+            .check(ClientId::from_request("rp"), &KnownScopes::default())
             .unwrap_or_else(|problems| panic!("{problems:?}"))
     })
 }

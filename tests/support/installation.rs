@@ -281,11 +281,6 @@ impl Installation {
 }
 
 impl Process {
-    /// The number of the process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     pub fn wait_until_ready(&mut self) {
         let ready = format!("{}/readyz", self.url);
         within(START, "the server is ready", || {
