@@ -54,7 +54,7 @@ pub fn rotate(op: &Op) -> Outcome {
 }
 
 /// Whether a token's signature is good under the key that it names.
-fn is_signed(token: &str, keys: &[Value]) -> bool {
+pub fn is_signed(token: &str, keys: &[Value]) -> bool {
     let header = part(token, 0);
     let Some(key) = keys.iter().find(|key| key["kid"] == header["kid"]) else {
         return false;

@@ -40,6 +40,7 @@ mod faults;
 mod faults_database;
 mod faults_load;
 mod init;
+mod faults_keys;
 mod introspection;
 mod keys;
 mod lost_answer;
