@@ -110,8 +110,8 @@ fn the_schema_is_what_both_migrations_make() {
     assert_eq!(written("postgres"), compiled());
 }
 
-const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
-const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+pub const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+pub const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 fn up_down_up<DB: Backend>(
     connection: &mut impl MigrationHarness<DB>,

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use diesel::connection::{
     AnsiTransactionManager, CacheSize, Connection, SimpleConnection, TransactionManager,
 };
+use diesel::dsl::sql;
 use diesel::result::{ConnectionError, QueryResult};
-use diesel::{PgConnection, SqliteConnection};
+use diesel::sql_types::Bool;
+use diesel::{PgConnection, RunQueryDsl, SqliteConnection};
+use rustix::fs::{Access, access};
 
 use super::StoreError;
 use super::error::is_busy;
@@ -134,6 +137,19 @@ impl Target {
                 "the database file was replaced by another; a restart will use that one",
             )),
             Err(error) => Err(StoreError::unavailable(error)),
+        }
+    }
+
+    /// Whether a write could succeed, as far as that shows without one.
+    pub(super) fn takes_writes(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
+        match (self, connection) {
+            // False on a disk that became read-only, for root too.
+            (Target::Sqlite { file, .. }, _) => Ok(access(file, Access::WRITE_OK).is_ok()),
+            // A standby, or a primary that an administrator has set to read-only.
+            (Target::Postgres { .. }, connection) => {
+                let refuses = "pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean";
+                Ok(!diesel::select(sql::<Bool>(refuses)).get_result::<bool>(connection)?)
+            }
         }
     }
 

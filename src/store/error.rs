@@ -87,6 +87,8 @@ pub(super) fn is_lost(error: &StoreError) -> bool {
             | DatabaseErrorKind::UnableToSendCommand
             // After a failover the old primary may live on as a replica.
             | DatabaseErrorKind::ReadOnlyTransaction => true,
+            // SQLite opened the file while it could only be read, and would never look again whether it can be written.
+            _ if information.message() == "attempt to write a readonly database" => true,
             _ => names_a_lost_connection(information.message()),
         },
         Some(DieselError::BrokenTransactionManager | DieselError::RollbackErrorOnCommit { .. }) => {

@@ -230,6 +230,12 @@ impl Store {
         receiver.recv().map_err(StoreError::unavailable)?
     }
 
+    /// Whether the database would take a write; none is made. Call it inside an async runtime.
+    pub fn takes_writes(&self) -> Answer<bool> {
+        let target = Arc::clone(&self.inner.target);
+        self.read(move |connection| target.takes_writes(connection))
+    }
+
     /// How writes were grouped so far.
     pub fn write_counters(&self) -> &WriteCounters {
         &self.inner.counters

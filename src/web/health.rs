@@ -25,14 +25,16 @@ pub(super) async fn metrics(state: web::Data<AppState>) -> HttpResponse {
     }
 }
 
-/// Ready: the database answers, and the process is not about to stop.
+/// Ready: the database answers and takes writes, and the process is not about to stop. A full disk or a held lock don't
+/// count, since they may pass in a moment; one that is read-only waits for somebody.
 pub(super) async fn ready(state: web::Data<AppState>) -> HttpResponse {
     let database_answers = state
         .store
         .read(|conn| properties::find(conn, "mode"))
         .await
         .is_ok();
-    if database_answers && !state.stopping.load(Ordering::SeqCst) {
+    let takes_writes = database_answers && matches!(state.store.takes_writes().await, Ok(true));
+    if takes_writes && !state.stopping.load(Ordering::SeqCst) {
         HttpResponse::Ok()
             .content_type("text/plain")
             .body("ready\n")

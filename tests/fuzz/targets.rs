@@ -28,7 +28,10 @@ use latchkey::web::headers;
 use serde_json::{Value, json};
 
 /// Under the names by which `cargo fuzz` knows them, too.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A name, and what is thrown at it.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[
     ("parameters", parameters),
     ("authorization_request", authorization_request),
     ("token_request", token_request),
@@ -81,12 +84,11 @@ fn token_request(bytes: &[u8]) {
     };
     let _code = authorization_code::Request::parse(&parameters);
     let _refresh = refresh_token::Request::parse(&parameters);
-    if let Ok(request) = client_credentials::Request::parse(&parameters) {
-        if let Ok((_scope, audience)) =
+    if let Ok(request) = client_credentials::Request::parse(&parameters)
+        && let Ok((_scope, audience)) =
             client_credentials::check(&request, client(), &KnownScopes::default())
-        {
-            assert_eq!(audience.names("https://op.example"), ["https://op.example"]);
-        }
+    {
+        assert_eq!(audience.names("https://op.example"), ["https://op.example"]);
     }
     if let Ok(credentials) = Credentials::parse(None, &parameters) {
         assert!(!credentials.basic);

@@ -114,14 +114,28 @@ impl Installation {
 
     /// The same with variables of the test's own.
     pub fn start_with(&self, variables: &[(&str, &str)]) -> Process {
-        let mut process = self.launch_limited(self.port, None, variables);
+        let mut process = self.launch_by(&[], self.port, variables);
         process.wait_until_ready();
         process
     }
 
     /// The same, which may have so many files and connections open.
     pub fn start_with_files(&self, most: u32) -> Process {
-        let mut process = self.launch_limited(self.port, Some(most), &[]);
+        let limited = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        let mut process = self.launch_by(&["sh", "-c", &limited], self.port, &[]);
+        process.wait_until_ready();
+        process
+    }
+
+    /// The same, for whom modes of files count even if this is root.
+    pub fn start_without_privileges(&self) -> Process {
+        let by: &[&str] = if rustix::process::geteuid().is_root() {
+            let without = "--bounding-set=-dac_override,-dac_read_search";
+            &["setpriv", without, "--"]
+        } else {
+            &[]
+        };
+        let mut process = self.launch_by(by, self.port, &[]);
         process.wait_until_ready();
         process
     }
@@ -135,29 +149,21 @@ impl Installation {
 
     /// Starts a server without waiting for it.
     pub fn launch(&self, port: u16) -> Process {
-        self.launch_limited(port, None, &[])
+        self.launch_by(&[], port, &[])
     }
 
-    fn launch_limited(
-        &self,
-        port: u16,
-        most_files: Option<u32>,
-        variables: &[(&str, &str)],
-    ) -> Process {
+    /// Starts a server by another program, which is told the rest of its command line.
+    fn launch_by(&self, program: &[&str], port: u16, variables: &[(&str, &str)]) -> Process {
         let log = self.directory.path().join(format!("{port}.log"));
         let file = OpenOptions::new().append(true).create(true).open(&log);
         let socket = self.directory.path().join(format!("{port}.sock"));
-        let mut command = self.command(&["serve"]);
-        if let Some(most) = most_files {
-            let limited = format!("ulimit -n {most}; exec \"$0\" serve");
-            command = Command::new("sh");
-            command
-                .args(["-c", &limited, env!("CARGO_BIN_EXE_latchkey")])
-                .current_dir(self.directory.path())
-                .env_clear();
-        }
-        let child = command
-            .envs(variables.iter().copied())
+        let mut line = [program, &[env!("CARGO_BIN_EXE_latchkey"), "serve"]]
+            .concat()
+            .into_iter();
+        let child = Command::new(line.next().expect("there is a program"))
+            .args(line)
+            .current_dir(self.directory.path())
+            .env_clear()
             .env("LATCHKEY_LISTEN", format!("127.0.0.1:{port}"))
             // All of a test's browsers and apps have one address.
             .env("LATCHKEY_THROTTLE__ADDRESS_REQUESTS", "0")

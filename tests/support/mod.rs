@@ -12,7 +12,6 @@ pub mod postgres;
 pub mod race;
 pub mod raw_http;
 pub mod relying_party;
-pub mod slow_postgres;
 pub mod wait;
 pub mod webdriver;
 
