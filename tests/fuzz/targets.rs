@@ -27,10 +27,10 @@ use latchkey::protocol::{access_token, client_assertion, resource};
 use latchkey::web::headers;
 use serde_json::{Value, json};
 
-/// Under the names by which `cargo fuzz` knows them, too.
 /// A name, and what is thrown at it.
 pub type Target = (&'static str, fn(&[u8]));
 
+/// Under the names by which `cargo fuzz` knows them, too.
 pub const TARGETS: &[Target] = &[
     ("parameters", parameters),
     ("authorization_request", authorization_request),
