@@ -96,3 +96,50 @@ fn only_jose_names_the_jose_crate() {
         .collect();
     assert_eq!(outside, Vec::<PathBuf>::new());
 }
+
+/// Holes that were found in what we build on, and the first version without each. `cargo deny` knows of new ones; this holds
+/// those that decided on a version, even where it is not installed.
+#[test]
+fn o13_no_version_with_a_known_hole_is_built_in() {
+    let lock: toml::Table = include_str!("../Cargo.lock").parse().unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    let first_without: [(&str, [u64; 3]); 6] = [
+        ("actix-http", [3, 18, 11]), // two Host headers in one request
+        ("diesel", [2, 3, 10]),      // RUSTSEC-2026-0111, RUSTSEC-2026-0172
+        ("h2", [0, 4, 16]),          // RUSTSEC-2024-0003, RUSTSEC-2026-0258
+        ("idna", [1, 0, 0]),         // RUSTSEC-2024-0421
+        ("lettre", [0, 11, 22]),
+        ("openssl", [0, 10, 72]), // RUSTSEC-2025-0022
+    ];
+    for (name, least) in first_without {
+        for package in packages
+            .iter()
+            .filter(|one| one["name"].as_str() == Some(name))
+        {
+            let version = package["version"].as_str().unwrap();
+            let numbers: Vec<u64> = version
+                .split(['.', '-', '+'])
+                .map_while(|number| number.parse().ok())
+                .collect();
+            assert!(numbers[..] >= least[..], "{name} {version}");
+        }
+    }
+    assert!(
+        packages
+            .iter()
+            .any(|one| one["name"].as_str() == Some("diesel"))
+    );
+}
+
+/// RUSTSEC-2023-0071: its private-key operations leak by their timing. OpenSSL does ours; the crate comes with the relying
+/// party of the development mode, which has no private key.
+#[test]
+fn o13_nothing_of_ours_computes_with_the_rsa_crate() {
+    let manifest: toml::Table = include_str!("../Cargo.toml").parse().unwrap();
+    assert!(
+        !manifest["dependencies"]
+            .as_table()
+            .unwrap()
+            .contains_key("rsa")
+    );
+}

@@ -5,13 +5,15 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
 use latchkey::web::routes::{Route, TABLE};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
 
 use crate::support::on_both_databases;
-use crate::support::op::Op;
+use crate::support::op::{Op, SECRET};
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
 const QUICK: [(&str, &str); 4] = [
@@ -412,6 +414,43 @@ on_both_databases! {
             assert_eq!(reply.status, 401, "{shown}: {}", reply.body);
             assert!(reply.header("www-authenticate").unwrap().starts_with("Basic realm="), "{shown}");
             assert!(reply.body.contains("invalid_client"), "{shown}");
+        }
+    }
+
+    fn n3_n4_no_token_is_decrypted_unfolded_or_followed_into_the_depth(op with QUICK) {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let rsa = part(r#"{"alg":"RSA-OAEP","enc":"A128GCM","zip":"DEF","kid":"x"}"#);
+        let slow = part(r#"{"alg":"PBES2-HS256+A128KW","enc":"A128GCM","p2s":"AAAAAAAAAAA","p2c":1000000}"#);
+        let direct = part(r#"{"alg":"dir","enc":"A128GCM","zip":"DEF"}"#);
+        let header = part(r#"{"alg":"ES256"}"#);
+        let deep = |depth: usize| format!("{header}.{}.AAAA", part(&format!("{{\"sub\":\"rp\",\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth))));
+        let deep_header = format!("{}.{}.AAAA", part(&format!("{{\"alg\":{}1{}}}", "{\"a\":".repeat(200), "}".repeat(200))), part("{}"));
+        let tokens = [
+            format!("{rsa}.{}.AAAA.{}.AAAA", "A".repeat(342), "A".repeat(5_000)), format!("{slow}.{}.AAAA.AAAA.AAAA", "A".repeat(32)), format!("{direct}..AAAA.AAAA.AAAA"),
+            deep(128), deep(2_500), deep_header, format!("{header}.{}.AAAA", part(&format!("{{\"sub\":\"rp\",\"a\":\"{}\"}}", "x".repeat(8_000)))),
+        ];
+        let find = |path: &str| TABLE.iter().find(|route| route.path == path).unwrap();
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        let asserting = |token: &str| encode(&[("grant_type", "client_credentials"), ("client_assertion_type", kind), ("client_assertion", token)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let shallow = post(&op, "/token", FORM, asserting(&deep(3)).as_bytes());
+        assert!(shallow.body.contains("invalid_client") && !shallow.body.contains("no JWT"), "one that is read: {}", shallow.body);
+        for token in &tokens {
+            let shown = &token[..60];
+            let reply = post(&op, "/token", FORM, asserting(token).as_bytes());
+            is_decent(&reply, find("/token"), shown);
+            assert_eq!(reply.status, 401, "{shown}: {}", reply.body);
+            // It never gets as far as anybody's keys: what is not read names nobody.
+            assert!(reply.body.contains("the assertion is no JWT with a sub"), "{shown}: {}", reply.body);
+            let reply = get(&op, &format!("/end-session?id_token_hint={token}"));
+            assert_eq!(reply.status, 400, "{shown}: {}", reply.head);
+            is_decent(&reply, find("/end-session"), shown);
+            let reply = raw(&op, &head(&op, "GET", "/userinfo", &format!("authorization: Bearer {token}\r\n")));
+            assert_eq!(reply.status, 401, "{shown}: {}", reply.head);
+            is_decent(&reply, find("/userinfo"), shown);
+            let named = encode(&[("token", token), ("client_id", &"rp".to_owned()), ("client_secret", &SECRET.to_owned())].map(|(name, value)| (name.to_owned(), value.clone())));
+            let reply = post(&op, "/introspect", FORM, named.as_bytes());
+            assert_eq!((reply.status, reply.body.as_str()), (200, "{\"active\":false}"), "{shown}");
         }
     }
 

@@ -7,6 +7,7 @@
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -133,6 +134,40 @@ fn e7_n4_no_bytes_break_a_parser_or_make_it_say_what_is_not_so() {
                 .map_err(|_told| TestCaseError::fail("it panicked"))
         });
         outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+/// What takes twice as long for each character more takes for ever here; a busy machine is slower, but not so much.
+#[test]
+fn n10_the_longest_texts_are_judged_at_once() {
+    const LONGEST_BODY: usize = 64 * 1024;
+    let nasty = [
+        "a",
+        "a@",
+        "@a.",
+        "a.",
+        "xn--a.",
+        "(a+)+",
+        "a a",
+        "[",
+        "{\"a\":",
+        "%41",
+        "/..",
+        "http://a/",
+        "u\u{308}\u{323}",
+        "\u{fdfa}",
+    ];
+    for piece in PIECES.iter().chain(&nasty) {
+        let text = piece.repeat(LONGEST_BODY / piece.len()) + "!";
+        for (name, target) in targets::TARGETS {
+            let began = Instant::now();
+            target(text.as_bytes());
+            let took = began.elapsed();
+            assert!(
+                took < Duration::from_secs(10),
+                "{name} took {took:?} for {piece:?}"
+            );
+        }
     }
 }
 

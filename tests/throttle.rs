@@ -219,6 +219,20 @@ on_both_databases! {
         assert_eq!(attempt_in(&mut from_address(&op, "2001:db8:1:2::beef"), "six-6@example.test", WRONG).status, 429, "one network, one counter");
     }
 
+    fn e7_an_address_that_can_not_be_read_excuses_nobody(op with BEHIND_A_PROXY) {
+        let unreadable = ["", "unknown", "198.51.100.7 198.51.100.8", "999.1.1.1", "::ffff:1.2.3", "198.51.100.7, _hidden", "[::1", ",,,", "\u{e4}", "127.0.0.1, x"];
+        for (number, address) in unreadable.iter().cycle().take(5).enumerate() {
+            let mut browser = from_address(&op, address);
+            assert_eq!(attempt_in(&mut browser, &format!("user-{number}@example.test"), WRONG).status, 400, "{address:?}");
+        }
+        for (number, address) in unreadable.iter().enumerate() {
+            let mut browser = from_address(&op, address);
+            let login = format!("more-{number}@example.test");
+            assert_eq!(attempt_in(&mut browser, &login, WRONG).status, 429, "{address:?}: all of them are the proxy");
+        }
+        assert_eq!(attempt_in(&mut from_address(&op, "198.51.100.9"), "last@example.test", WRONG).status, 400);
+    }
+
     fn f4_behind_a_unix_socket_the_proxy_tells_the_address_or_none_is_counted(op with BEHIND_A_SOCKET) {
         let from = |address: Option<&str>, login: &str| {
             let mut browser = Browser::behind_socket(&op.issuer, &op.directory.path().join("latchkey.sock"));
@@ -313,7 +327,7 @@ on_both_databases! {
         }
     }
 
-    fn f9_every_attempt_waits_in_the_same_queue(op with QUICK) {
+    fn n1_f9_every_attempt_waits_in_the_same_bounded_queue(op with QUICK) {
         op.seed(json!({ "users": [
             { "email": "without@example.test" },
             { "email": "disabled@example.test", "password": PASSWORD, "disabled": true }
@@ -337,6 +351,7 @@ on_both_databases! {
             assert!(answers[0].1.contains(&("retry-after".to_owned(), "5".to_owned())));
             assert!(answers.iter().all(|answer| *answer == answers[0]));
         }
+        assert_eq!(op.browser().get("/livez").status, 200, "what hashes nothing waits for nobody");
         drop(held);
         assert_eq!(eventually("the queue is empty again", || {
             Some(attempt(&op, EMAIL, PASSWORD).status).filter(|status| *status != 503)
