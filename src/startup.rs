@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Config, DatabaseUrl, Listen, SecretKey};
 use crate::hashing::{HashingQueue, threads_by_default};
 use crate::identity::password::HashError;
-use crate::jobs::{prune_expired, rotate_keys};
+use crate::jobs::{prune_expired, rotate_keys, seal_audit};
 use crate::keys::{self, KeyError, KeyRing, Keys};
 use crate::metrics::Metrics;
 use crate::protocol::seal::{RootKey, SealingKey};
@@ -463,6 +463,9 @@ async fn clear_away(state: web::Data<AppState>) {
     while !state.stopping.load(Ordering::SeqCst) {
         ticks.tick().await;
         state.address_limit.forget_quiet();
+        if let Err(error) = seal_audit::run(&state.store, &state.root).await {
+            tracing::warn!(%error, "audit events could not be sealed; the next try is in a minute");
+        }
         let now = state.clock.now();
         match prune_expired::run_if_due(&state.store, &state.config, now).await {
             Ok(Some(outcome)) if outcome != prune_expired::Outcome::default() => {

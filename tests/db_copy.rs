@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use latchkey::config::DatabaseUrl;
+use latchkey::jobs::seal_audit;
 use latchkey::protocol::jose::{KeyPair, SigningAlgorithm, Typ};
 use serde_json::json;
 
 use crate::support::browser::Browser;
-use crate::support::installation::Installation;
+use crate::support::installation::{Installation, SECRET_KEY};
 use crate::support::invariants::assert_sound;
-use crate::support::op::{CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET, rows_of};
+use crate::support::op::{CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET, rows_of, waiting_for};
 use crate::support::relying_party::{Answer, Rp};
 
 fn url(installation: &Installation) -> String {
@@ -39,6 +40,9 @@ fn lived_in(database: Database) -> (Installation, Answer) {
         "scopes": [{ "name": "contact", "claims": ["email"] }],
         "groups": [{ "name": "staff" }]
     }));
+    let (store, root) = (installation.store(), SECRET_KEY.parse().unwrap());
+    assert!(waiting_for(seal_audit::run(&store, &root)).unwrap() > 0);
+    drop(store);
     let _server = installation.start();
     let rp = Rp::new(&installation.issuer).named("notes");
     let mut browser = Browser::new(&installation.issuer);
@@ -107,6 +111,11 @@ fn r22_everything_goes_to_the_other_kind_of_database_and_goes_on_there() {
             "what a file can say is the same too"
         );
         assert_sound(&target.store());
+        assert_eq!(
+            target.answer(&["audit", "verify"]).0,
+            0,
+            "the seals still fit"
+        );
 
         let _server = target.start();
         let rp = Rp::new(&target.issuer).named("notes");

@@ -3,14 +3,17 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::output;
+use super::output::{self, Format};
 use crate::config::Config;
 use crate::startup;
 use crate::store::audit_events::{self, Recorded};
+use crate::store::audit_seals::{self, Verification};
 
 /// Events that are read at a time: an export of a year must not need a year's memory.
 const PAGE: i64 = 1000;
@@ -19,11 +22,23 @@ const PAGE: i64 = 1000;
 pub(super) enum Verb {
     /// Print all events, oldest first, one JSON object a line.
     Export,
+    /// Find what was changed, added or removed since it was sealed, which a server does every minute.
+    Verify {
+        /// What an earlier verification printed as its head: nothing that was there then may be gone without a trace.
+        #[arg(long, value_name = "HEAD")]
+        head: Option<String>,
+    },
 }
 
-pub(super) fn run(config: &Config, verb: Verb, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+pub(super) fn run(
+    config: &Config,
+    verb: Verb,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Export => export(config, out),
+        Verb::Verify { head } => verify(config, head.as_deref(), format, out),
     }
 }
 
@@ -42,6 +57,67 @@ fn export(config: &Config, out: &mut dyn Write) -> Result<ExitCode, Failure> {
             output::object(out, &describe(event))?;
         }
     }
+}
+
+/// Exit code 1 when there is a finding.
+fn verify(
+    config: &Config,
+    head: Option<&str>,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let kept = head
+        .map(|head| URL_SAFE_NO_PAD.decode(head))
+        .transpose()
+        .map_err(|_unreadable| Failure::new("--head is not what a verification printed"))?;
+    let opened = startup::open(config, false)?;
+    let root = opened.root;
+    let found = opened.store.read_blocking(move |conn| {
+        let mut found = audit_seals::verify(conn, &root)?;
+        if let Some(kept) = kept
+            && !audit_seals::contains(conn, &kept)?
+        {
+            let text = "the seal that --head names is gone: it was pruned, or the end was cut off";
+            found.findings.push(text.to_owned());
+        }
+        Ok(found)
+    })?;
+    let head = found.head.as_ref().map(|head| URL_SAFE_NO_PAD.encode(head));
+    match format {
+        Format::Table => {
+            for finding in &found.findings {
+                writeln!(out, "FINDING  {finding}")?;
+            }
+            let Verification {
+                seals,
+                events,
+                unsealed,
+                ..
+            } = &found;
+            writeln!(
+                out,
+                "{events} events under {seals} seals; {unsealed} not sealed yet"
+            )?;
+            if let Some(head) = head {
+                writeln!(
+                    out,
+                    "head={head}  (keep it elsewhere: verify --head finds what is cut off later)"
+                )?;
+            }
+        }
+        Format::Json => output::object(
+            out,
+            &json!({
+                "seals": found.seals, "events": found.events, "unsealed": found.unsealed, "head": head,
+                "findings": found.findings,
+            }),
+        )?,
+    }
+    Ok(if found.findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 pub(super) fn describe(event: &Recorded) -> Value {

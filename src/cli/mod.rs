@@ -187,7 +187,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Users(verb) => users::run(&config, verb, format, out),
         Verb::Clients(verb) => clients::run(&config, verb, format, out),
         Verb::Keys(verb) => keys::run(&config, verb, format, out),
-        Verb::Audit(verb) => audit::run(&config, verb, out),
+        Verb::Audit(verb) => audit::run(&config, verb, format, out),
         Verb::Backup { file } => backup::back_up(&config, &file, format, out),
         Verb::Restore(restoring) => backup::restore(&config, restoring, format, out),
         Verb::Gc => gc::run(&config, format, out),

@@ -2,3 +2,4 @@
 
 pub mod prune_expired;
 pub mod rotate_keys;
+pub mod seal_audit;

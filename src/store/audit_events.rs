@@ -36,6 +36,7 @@ struct Row {
     address: Option<String>,
     request_id: Option<String>,
     detail: String,
+    seal: Option<i64>,
 }
 
 /// Writes an event down, in the transaction of what it tells.
@@ -79,6 +80,22 @@ pub fn about(conn: &mut AnyConnection, user_id: &str) -> Result<Vec<Recorded>, S
     rows.into_iter().map(Recorded::try_from).collect()
 }
 
+/// Those that no seal covers yet, oldest first.
+pub(super) fn unsealed(conn: &mut AnyConnection, most: i64) -> Result<Vec<Recorded>, StoreError> {
+    let found = t::table.filter(t::seal.is_null());
+    let rows: Vec<Row> = found.order((t::time, t::id)).limit(most).load(conn)?;
+    rows.into_iter().map(Recorded::try_from).collect()
+}
+
+/// Those that a seal covers, in the order in which it was made.
+pub(super) fn under_seal(conn: &mut AnyConnection, seal: i64) -> Result<Vec<Recorded>, StoreError> {
+    let rows: Vec<Row> = t::table.filter(t::seal.eq(seal)).load(conn)?;
+    let events: Result<Vec<_>, _> = rows.into_iter().map(Recorded::try_from).collect();
+    let mut events = events?;
+    events.sort_by(|a: &Recorded, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    Ok(events)
+}
+
 /// When this happened last.
 pub fn last_of(conn: &mut AnyConnection, kind: Kind) -> Result<Option<Timestamp>, StoreError> {
     let last: Option<i64> = t::table
@@ -116,6 +133,7 @@ fn row(id: String, trail: &Trail, event: &Event) -> Row {
         address: trail.address.clone(),
         request_id: trail.request_id.clone(),
         detail: to_json(&event.detail),
+        seal: None,
     }
 }
 
@@ -138,6 +156,23 @@ fn short_hash(kind: Kind, told: &[u8]) -> String {
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+impl Recorded {
+    /// Everything that it says, as texts.
+    pub(super) fn fields(&self) -> [Option<String>; 9] {
+        [
+            Some(self.id.clone()),
+            Some(self.time.seconds().to_string()),
+            Some(self.event.clone()),
+            self.actor.clone(),
+            self.target.clone(),
+            self.client_id.clone(),
+            self.address.clone(),
+            self.request_id.clone(),
+            Some(to_json(&self.detail)),
+        ]
+    }
 }
 
 impl TryFrom<Row> for Recorded {

@@ -149,7 +149,10 @@ tables! {
     }
     audit_events by id {
         id: String, time: i64, event: String, actor: Option<String>, target: Option<String>,
-        client_id: Option<String>, address: Option<String>, request_id: Option<String>, detail: String,
+        client_id: Option<String>, address: Option<String>, request_id: Option<String>, detail: String, seal: Option<i64>,
+    }
+    audit_seals by number {
+        number: i64, newest: i64, events: i64, digest: Vec<u8>, previous: Vec<u8>, mac: Vec<u8>,
     }
 }
 

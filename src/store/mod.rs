@@ -6,6 +6,7 @@
 
 pub mod access_tokens;
 pub mod audit_events;
+pub mod audit_seals;
 pub mod authorization_codes;
 pub mod backup;
 pub mod client_assertions;

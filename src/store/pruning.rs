@@ -14,7 +14,7 @@ use super::schema::{
     access_tokens, audit_events, client_assertions, client_tokens, grants, refresh_tokens,
     sessions as session_rows, throttles,
 };
-use super::{AnyConnection, StoreError, on_each, sessions};
+use super::{AnyConnection, StoreError, audit_seals, on_each, sessions};
 use crate::identity::session::{Lifetimes, Session};
 use crate::protocol::time::Timestamp;
 
@@ -91,9 +91,17 @@ pub fn throttles(conn: &mut AnyConnection, began_by: Timestamp) -> Result<Batch,
     Ok(delete_batch!(conn, throttles, bucket, Vec<u8>, is_over))
 }
 
-/// Audit events that were kept for as long as they are to be.
+/// Audit events that were kept for as long as they are to be, a seal with its events at a time.
 pub fn audit_events(conn: &mut AnyConnection, recorded_by: Timestamp) -> Result<Batch, StoreError> {
-    let is_over = audit_events::time.le(recorded_by.seconds());
+    let deleted = audit_seals::prune(conn, recorded_by)?;
+    if deleted > 0 {
+        let is_full = true;
+        return Ok(Batch { deleted, is_full });
+    }
+    // Where no server runs nothing is sealed, and yet nothing is kept for ever.
+    let is_over = audit_events::time
+        .le(recorded_by.seconds())
+        .and(audit_events::seal.is_null());
     Ok(delete_batch!(conn, audit_events, id, String, is_over))
 }
 

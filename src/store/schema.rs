@@ -208,6 +208,18 @@ diesel::table! {
         address -> Nullable<Text>,
         request_id -> Nullable<Text>,
         detail -> Text,
+        seal -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    audit_seals (number) {
+        number -> BigInt,
+        newest -> BigInt,
+        events -> BigInt,
+        digest -> Binary,
+        previous -> Binary,
+        mac -> Binary,
     }
 }
 
@@ -235,5 +247,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     client_tokens,
     refresh_tokens,
     throttles,
-    audit_events
+    audit_events,
+    audit_seals
 );
