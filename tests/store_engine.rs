@@ -163,7 +163,7 @@ fn a_nested_transaction_may_fail_alone() {
 }
 
 #[test]
-fn a_panic_in_one_closure_of_a_batch_harms_no_other() {
+fn r31_a_panic_in_one_closure_of_a_batch_harms_no_other() {
     for fixture in both() {
         let store = fixture.open_with_counters();
         let gate = Gate::close(&store);
@@ -390,7 +390,7 @@ fn a_read_on_sqlite_cannot_write() {
 }
 
 #[test]
-fn a_panic_in_a_read_harms_no_later_read() {
+fn r31_a_panic_in_a_read_harms_no_later_read() {
     for fixture in both() {
         let store = fixture.open_with_counters();
         let outcome = store.read_blocking(|_| -> Result<(), StoreError> { panic!("on purpose") });
