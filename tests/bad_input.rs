@@ -9,8 +9,11 @@ mod strange;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::ops::Range;
 use std::thread;
+use std::time::Duration;
 
 use latchkey::web::routes::{Route, TABLE};
 use proptest::prelude::*;
@@ -342,5 +345,87 @@ fn n6_no_request_that_never_ends_holds_a_line_at_any_path() {
                 );
             }
         }
+    });
+}
+
+#[test]
+fn n13_no_other_protocol_is_spoken_whoever_asks_for_it() {
+    let installation = Installation::new(Database::Sqlite);
+    installation.apply(&samples::seed(&samples::key()));
+    let server = installation.start();
+    let host = installation.issuer.trim_start_matches("http://");
+    let settings = b"\0\0\0\x04\0\0\0\0\0".repeat(100);
+    let http_2 = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat();
+    let tls = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03".repeat(20);
+    for foreign in [
+        http_2,
+        tls,
+        b"\r\n".repeat(1_000),
+        b"SSH-2.0-x\r\n".to_vec(),
+    ] {
+        let replies = converse(server.host(), &foreign, Extent::Doubtful).unwrap();
+        let refusals = replies
+            .iter()
+            .all(|reply| reply.status == 400 && reply.body.is_empty());
+        assert!(refusals, "{replies:?}");
+    }
+    for upgrade in ["h2c", "websocket", "TLS/1.0"] {
+        let request = format!(
+            "GET /livez HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade, http2-settings\r\nupgrade: {upgrade}\r\n\
+             http2-settings: AAMAAABkAAQAAP__\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let replies = converse(server.host(), request.as_bytes(), Extent::Doubtful).unwrap();
+        assert!(
+            replies.iter().all(|reply| reply.status == 200),
+            "{upgrade}: {replies:?}"
+        );
+    }
+    sign_in(&installation);
+}
+
+/// Each asks for more than fits between the two, and takes nothing.
+#[test]
+fn n6_who_never_reads_is_not_worked_for_without_end() {
+    const READERS: usize = 4;
+    const REQUESTS: usize = 8_000;
+    let installation = Installation::new(Database::Sqlite);
+    installation.apply(&samples::seed(&samples::key()));
+    let server = installation.start();
+    let host = installation.issuer.trim_start_matches("http://");
+    let files = server.open_files();
+    let page = Browser::new(&installation.issuer).get("/");
+    let style = page.attribute("link[rel=stylesheet]", "href").unwrap();
+    let answer = Browser::new(&installation.issuer).get(&style).body;
+    let request = format!("GET {style} HTTP/1.1\r\nhost: {host}\r\n\r\n").repeat(REQUESTS);
+    let before = server.resident_kib();
+    let deaf: Vec<_> = (0..READERS)
+        .map(|_| {
+            let stream = TcpStream::connect(server.host()).unwrap();
+            rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4_096).unwrap();
+            stream
+                .set_write_timeout(Some(Duration::from_secs(1)))
+                .unwrap();
+            // What the server doesn't take stays with us.
+            let _stuck = (&stream).write_all(request.as_bytes());
+            stream
+        })
+        .collect();
+    let served = || server.log().matches("/static/").count();
+    let mut last = 0;
+    let done = within(LONGEST, "nothing more is done for them", || {
+        let now = served();
+        let is_still = now == last && now > 0;
+        last = now;
+        is_still.then_some(now)
+    });
+    assert!(done < READERS * REQUESTS / 2, "{done} were answered");
+    let grown = server.resident_kib().saturating_sub(before);
+    // What a burst takes at all is taken for those who read, too; the answers that nobody takes would be far more.
+    let all = u64::try_from(READERS * REQUESTS * answer.len() / 1024).unwrap();
+    assert!(grown < all / 2, "{grown} of {all} KiB, {done} answers");
+    sign_in(&installation);
+    drop(deaf);
+    within(LONGEST, "their connections are closed", || {
+        (server.open_files() <= files + 16).then_some(())
     });
 }

@@ -111,7 +111,7 @@ fn replies(mut bytes: &[u8], have_no_bodies: bool) -> Result<(Vec<Reply>, bool),
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        if (100..200).contains(&status) {
+        if status == 100 {
             continue;
         }
         let mut reply = Reply {
