@@ -1054,6 +1054,7 @@ fn healthcheck_asks_the_running_server() {
     assert!(before.err.contains("no answer"), "{}", before.err);
     let _server = place.serve();
     let during = place.run(&["healthcheck"]);
+    assert_eq!(place.objects(&["healthcheck"]), [json!({ "ready": true })]);
     assert_eq!(
         (during.code, during.out.as_str()),
         (Some(0), "ready\n"),

@@ -6,14 +6,21 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::failure::Failure;
+use super::output::{self, Format};
 use crate::config::{Config, Listen};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: u64 = 16 * 1024;
 
 /// Asks the server that this configuration describes whether it is ready.
-pub(super) fn run(config: &Config, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+pub(super) fn run(
+    config: &Config,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
     let failed =
         |error: std::io::Error| Failure::new(format!("no answer from {}: {error}", config.listen));
     let answer = match &config.listen {
@@ -39,7 +46,10 @@ pub(super) fn run(config: &Config, out: &mut dyn Write) -> Result<ExitCode, Fail
             config.listen
         )));
     }
-    writeln!(out, "ready")?;
+    match format {
+        Format::Table => writeln!(out, "ready")?,
+        Format::Json => output::object(out, &json!({ "ready": true }))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -193,7 +193,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Gc => gc::run(&config, format, out),
         Verb::Selftest { issuer } => selftest::run(&config, issuer.as_deref(), format, out),
         Verb::Doctor => doctor::run(&config, format, out),
-        Verb::Healthcheck => healthcheck::run(&config, out),
+        Verb::Healthcheck => healthcheck::run(&config, format, out),
         Verb::Serve
         | Verb::Dev(_)
         | Verb::Config(_)
