@@ -41,6 +41,7 @@ mod faults;
 mod faults_database;
 mod faults_keys;
 mod faults_load;
+mod faults_panics;
 mod init;
 mod introspection;
 mod keys;

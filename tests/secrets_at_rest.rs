@@ -1,56 +1,19 @@
 //! Who steals the database or the log holds nothing that opens a door. OWASP ASVS 5.0 §6.5.2, §13.3.1, §16.2.5.
 
-use std::io::Write;
 use std::path::Path;
-use std::sync::{LazyLock, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use latchkey::store::signing_keys;
 use serde_json::{Value, json};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::browser::Browser;
 use crate::support::installation::{Installation, SECRET_KEY};
+use crate::support::log;
 use crate::support::on_both_databases;
 use crate::support::op::{CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET};
 use crate::support::raw_http::{Extent, converse};
 use crate::support::relying_party::{Rp, VERIFIER};
-
-/// What all servers of this process logged since the first test asked for it.
-static LOG: LazyLock<Mutex<Vec<u8>>> = LazyLock::new(|| {
-    // The browser and the client of these tests log into the same process; their words are not the product's.
-    let ours = "trace,reqwest=off,hyper=off,hyper_util=off,h2=off,html5ever=off,selectors=off,scraper=off,cookie_store=off";
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(ours))
-        .with_ansi(false)
-        .with_writer(LogWriter)
-        .init();
-    Mutex::default()
-});
-
-#[derive(Clone, Copy)]
-struct LogWriter;
-
-impl Write for LogWriter {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        LOG.lock().unwrap().extend_from_slice(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for LogWriter {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        *self
-    }
-}
 
 const NOT_THE_PASSWORD: &str = "almost-the-right-password";
 const NOT_THE_SECRET: &str = "almost-the-right-secret-of-this-client-here";
@@ -351,11 +314,10 @@ fn o4_the_files_are_for_their_owner_only() {
 
 on_both_databases! {
     fn o3_no_secret_is_logged_at_any_level(op) {
-        LazyLock::force(&LOG);
+        log::begin();
         let secrets = whole_flow(&op);
         go_astray(&op.issuer);
-        let log = LOG.lock().unwrap().clone();
-        assert_tells_nothing(&String::from_utf8(log).unwrap(), &secrets);
+        assert_tells_nothing(&log::text(), &secrets);
     }
 
     fn o3_faults_tell_strangers_an_id_and_no_more(op) {

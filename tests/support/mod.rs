@@ -4,6 +4,7 @@ pub mod app;
 pub mod browser;
 pub mod installation;
 pub mod invariants;
+pub mod log;
 pub mod lossy_proxy;
 pub mod op;
 pub mod own_postgres;
