@@ -25,7 +25,7 @@ use crate::random;
 use crate::seed::{self, DevApp, SeedError};
 use crate::store::{
     MigrationError, OpenError, Options, Store, StoreError, backup, properties, signing_keys,
-    sync_folder,
+    sync_folder, with_suffix,
 };
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::web::address_limit::{self, AddressLimit};
@@ -410,9 +410,7 @@ pub fn new_key_file(file: &Path) -> io::Result<()> {
 
 /// The file gets its name when it is whole: whoever finds it, even after we were killed, finds everything in it.
 pub fn write_new_file(file: &Path, text: &str) -> io::Result<()> {
-    let mut draft = file.as_os_str().to_owned();
-    draft.push(format!(".{}", random::id()));
-    let draft = PathBuf::from(draft);
+    let draft = with_suffix(file, &format!(".{}", random::id()));
     let made = write_draft(&draft, text).and_then(|()| std::fs::hard_link(&draft, file));
     let removed = std::fs::remove_file(&draft);
     made.and(removed)?;

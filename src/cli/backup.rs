@@ -16,7 +16,7 @@ use crate::config::{Config, DatabaseUrl};
 use crate::keys::Keys;
 use crate::random;
 use crate::startup;
-use crate::store::{Options, Store, audit_events, backup, signing_keys};
+use crate::store::{Options, Store, audit_events, backup, signing_keys, with_suffix};
 
 #[derive(Args)]
 pub(super) struct Restoring {
@@ -184,7 +184,5 @@ fn exists(file: &Path) -> Failure {
 }
 
 fn sibling(file: &Path, purpose: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(format!(".{purpose}-{}", random::id()));
-    PathBuf::from(name)
+    with_suffix(file, &format!(".{purpose}-{}", random::id()))
 }

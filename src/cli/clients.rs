@@ -123,7 +123,6 @@ fn create(
     let store = startup::open(config, false)?.store;
     let defined = store.read_blocking(scopes::list)?;
     let seed = Seed::of_new_client(metadata(new, jwks, &id), config, defined)?;
-    let store = startup::open(config, false)?.store;
     let summary = seed.apply(&store, config, Clock::system().now())?;
     let secret = summary.new_secrets.first().map(|(_, secret)| secret);
     match format {
@@ -383,7 +382,6 @@ fn row(app: &Client) -> Vec<String> {
     ]
 }
 
-/// The metadata under their registered names, lifetimes in seconds; what is not set is left out.
 /// A field of the metadata for people: lists word by word, texts without quotes.
 fn field((name, value): (&String, &Value)) -> Vec<String> {
     let text = |value: &Value| {

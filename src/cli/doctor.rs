@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,7 +23,9 @@ use crate::protocol::time::Timestamp;
 use crate::random;
 use crate::seed::Seed;
 use crate::store::signing_keys::KeyState;
-use crate::store::{Options, Store, audit_events, clients, health, properties, signing_keys};
+use crate::store::{
+    Options, Store, audit_events, clients, health, properties, signing_keys, with_suffix,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// A backup that is older says more of the plan than of the data.
@@ -175,7 +177,7 @@ fn file_modes(config: &Config) -> Option<Check> {
         return None;
     };
     let mut files = vec![database.clone()];
-    files.extend(["-wal", "-shm"].map(|suffix| beside(database, suffix)));
+    files.extend(["-wal", "-shm"].map(|suffix| with_suffix(database, suffix)));
     files.extend(config.default_secret_key_file());
     let open: Vec<_> = files
         .iter()
@@ -196,12 +198,6 @@ fn file_modes(config: &Config) -> Option<Check> {
             "chmod 0600, and find out who copied it",
         )
     })
-}
-
-fn beside(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn free_disk(config: &Config) -> Option<Check> {

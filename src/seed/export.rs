@@ -29,7 +29,7 @@ pub fn export(conn: &mut AnyConnection, now: Timestamp) -> Result<Value, StoreEr
     Ok(json!({ "users": people, "clients": apps, "scopes": scopes, "groups": groups }))
 }
 
-/// A client under the names of a file.
+/// A client under the names of a file, lifetimes in seconds; what is not set is left out.
 pub fn metadata_of(client: &Client) -> Value {
     let mut value = serde_json::to_value(client).expect("our own types always have a JSON form");
     if let Some(object) = value.as_object_mut() {

@@ -296,10 +296,11 @@ fn put_scopes(
     trail: &Trail,
     summary: &mut Summary,
 ) -> Result<(), StoreError> {
+    let managed = scopes::managed(tx)?;
     for scope in &seed.scopes {
         let earlier = scopes::find(tx, &scope.name)?;
         let is_change = earlier.as_ref() != Some(scope);
-        if is_change || !scopes::managed(tx)?.contains(&scope.name) {
+        if is_change || !managed.contains(&scope.name) {
             scopes::put_from_file(tx, scope)?;
         }
         if is_change {

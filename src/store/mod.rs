@@ -58,7 +58,7 @@ use tokio::time::{Timeout, timeout};
 pub(crate) use self::connection::on_each;
 pub use self::connection::{AnyConnection, MultiBackend, MultiField, MultiRawValue, MultiRow};
 pub use self::error::StoreError;
-pub(crate) use self::files::sync_folder;
+pub(crate) use self::files::{sync_folder, with_suffix};
 pub use self::writer::WriteCounters;
 
 use self::connection::{Target, Use};
