@@ -186,9 +186,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     if !config.development {
         servers.push(serve_management(&config, state)?);
     }
-    actix_web::rt::spawn(watch_keys(keeper.clone()));
-    actix_web::rt::spawn(watch_clients(keeper.clone()));
-    actix_web::rt::spawn(clear_away(keeper));
+    keep_going(&keeper, "looking after the signing keys", keep_keys_fresh);
+    keep_going(&keeper, "looking after clients", watch_clients);
+    keep_going(&keeper, "deleting what is over", clear_away);
     let handles = servers.iter().map(actix_web::dev::Server::handle).collect();
     Ok(Running {
         address,
@@ -429,11 +429,25 @@ fn write_draft(draft: &Path, text: &str) -> io::Result<()> {
     opened.sync_all()
 }
 
-/// A panic must not end the rotation for as long as the process lives.
-async fn watch_keys(state: web::Data<AppState>) {
-    while !state.stopping.load(Ordering::SeqCst) {
-        if let Err(error) = actix_web::rt::spawn(keep_keys_fresh(state.clone())).await {
-            tracing::error!(%error, "looking after the signing keys failed; it begins again");
+fn keep_going<J: Future<Output = ()> + 'static>(
+    state: &web::Data<AppState>,
+    what: &'static str,
+    job: fn(web::Data<AppState>) -> J,
+) {
+    let (state, stopping) = (state.clone(), state.stopping.clone());
+    let job = move || job(state.clone());
+    actix_web::rt::spawn(again_after_a_panic(stopping, what, job));
+}
+
+/// A panic must not end a job for as long as the process lives.
+async fn again_after_a_panic<J: Future<Output = ()> + 'static>(
+    stopping: Arc<AtomicBool>,
+    what: &'static str,
+    job: impl Fn() -> J,
+) {
+    while !stopping.load(Ordering::SeqCst) {
+        if let Err(error) = actix_web::rt::spawn(job()).await {
+            tracing::error!(%error, "{what} failed; it begins again");
         }
         tokio::time::sleep(KEY_REFRESH).await;
     }
@@ -536,7 +550,28 @@ async fn rotate(state: &AppState) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
+
+    #[test]
+    fn a_job_that_panics_begins_again_until_the_server_stops() {
+        let (stopping, begun) = (Arc::<AtomicBool>::default(), Arc::new(AtomicUsize::new(0)));
+        let job = {
+            let (stopping, begun) = (Arc::clone(&stopping), Arc::clone(&begun));
+            move || {
+                let (stopping, begun) = (Arc::clone(&stopping), Arc::clone(&begun));
+                async move {
+                    let is_last = begun.fetch_add(1, Ordering::SeqCst) == 2;
+                    stopping.store(is_last, Ordering::SeqCst);
+                    assert!(is_last, "as this test wants it");
+                }
+            }
+        };
+        let watching = again_after_a_panic(stopping, "this test's job", job);
+        actix_web::rt::System::new().block_on(watching);
+        assert_eq!(begun.load(Ordering::SeqCst), 3);
+    }
 
     #[test]
     fn what_keeps_keys_from_being_read_is_said_once_until_it_changes() {
