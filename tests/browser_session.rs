@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const SESSION: &str = "latchkey-session";
 
-fn is_signed_in(op: &Op, browser: &Browser) -> bool {
+pub fn is_signed_in(op: &Op, browser: &Browser) -> bool {
     browser.clone().get("/").has("#logout-confirm") && silently(op, browser)
 }
 
@@ -26,7 +26,7 @@ fn silently(op: &Op, browser: &Browser) -> bool {
 }
 
 /// A browser in which alice signed in and allowed `rp`.
-fn signed_in(op: &Op) -> Browser {
+pub fn signed_in(op: &Op) -> Browser {
     let mut browser = op.browser();
     browser.complete(&op.rp().authorize(&[])).code();
     browser

@@ -1,6 +1,6 @@
 //! What a database may do to a server beyond going away: rows R3, R7, R9 and R29.
 //!
-//! `cargo test` kills a few migrations. Forty take about a minute:
+//! `cargo test` kills a few migrations. Forty on each database take half a minute:
 //! `cargo test --test flows -- --ignored --nocapture r3_`
 
 use std::fs::{self, Permissions};

@@ -1,6 +1,6 @@
 //! What crashes and traffic do to the signing keys: rows R4 and R15. OpenID Connect Core §10.1.1.
 //!
-//! `cargo test` kills a few times. Fifty first starts and as many rotations take about two minutes:
+//! `cargo test` kills a few times. A hundred first starts and fifty rotations on each database take about a minute:
 //! `cargo test --test flows -- --ignored --nocapture faults_keys`
 
 use std::collections::BTreeSet;

@@ -5,26 +5,33 @@
 //! A million expired rows under load, about two minutes:
 //! `cargo test --release --test flows -- --ignored --nocapture r25_`
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
+use latchkey::jobs::rotate_keys;
 use latchkey::store::AnyConnection;
+use latchkey::store::signing_keys::{self, KeyState};
 use serde_json::{Value, json};
 
+use crate::browser_session::{is_signed_in, signed_in};
+use crate::keys::rotate;
 use crate::support::browser::Browser;
 use crate::support::installation::Installation;
 use crate::support::invariants::{assert_sound, rows};
+use crate::support::log;
 use crate::support::on_both_databases;
 use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};
 use crate::support::race::race;
 use crate::support::relying_party::{Answer, Rp};
-use crate::support::wait::pause;
+use crate::support::wait::{eventually, pause};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+const DAILY: [(&str, &str); 2] = [("keys.rotate_every", "1d"), ("keys.publish_before", "1h")];
 
 fn apps() -> Value {
     json!({
@@ -77,6 +84,72 @@ on_both_databases! {
             let later = rp.refresh(tokens.refresh_token(), &[]);
             assert_eq!(later.status, 200, "{what}: {}", later.json);
             tokens = later;
+        }
+    }
+
+    fn r14_a_clock_that_jumps_is_in_the_log(op) {
+        log::begin();
+        // So far that no other server of these tests can have meant it.
+        let port: u64 = op.issuer.rsplit(':').next().unwrap().parse().unwrap();
+        let (start, thousands) = (op.clock.now(), 1_000_000 + port);
+        for (moved, seconds) in [
+            (start.plus(Duration::from_secs(thousands * 1_000 + 500)), format!("seconds={thousands}")),
+            (start, format!("seconds=-{thousands}")),
+        ] {
+            op.clock.set(moved);
+            eventually("an operator is told", || {
+                log::text().lines().any(|line| line.contains("the clock was moved") && line.contains(&seconds)).then_some(())
+            });
+        }
+    }
+
+    fn r14_a_clock_that_was_years_ahead_leaves_no_sign_in_of_its_own_behind(op) {
+        let start = op.clock.now();
+        let rp = op.rp();
+        let before = signed_in(&op);
+        op.clock.set(start.plus(DAY * 400));
+        let ahead = signed_in(&op);
+        assert!(is_signed_in(&op, &ahead));
+        op.clock.set(start.plus(HOUR));
+        assert!(is_signed_in(&op, &before), "who signed in before stays so");
+        assert!(!is_signed_in(&op, &ahead), "nobody signed in next year");
+        let mut again = ahead;
+        again.complete(&rp.authorize(&[])).code();
+        assert!(is_signed_in(&op, &again));
+        op.clock.set(start.plus(HOUR * 12 + HOUR));
+        assert!(!is_signed_in(&op, &again), "the new one lasts as long as any");
+        // Back by a day, or as much as the clocks of two machines may differ: everybody stays.
+        let today = signed_in(&op);
+        op.clock.set(start.plus(HOUR * 13).minus(DAY));
+        assert!(is_signed_in(&op, &today));
+    }
+
+    fn r14_a_clock_that_was_years_ahead_stops_no_rotation(op with DAILY) {
+        let start = op.clock.now();
+        let kids = || {
+            let keys = op.store.read_blocking(signing_keys::list).unwrap();
+            let current = keys.into_iter().filter(|key| key.state == KeyState::Current);
+            current.map(|key| key.kid).collect::<BTreeSet<_>>()
+        };
+        let mut last = kids();
+        for (what, steps) in [("only a next key was published", 1), ("it has begun to sign", 2)] {
+            op.clock.set(start.plus(DAY * 400));
+            for _ in 0..steps {
+                op.clock.advance(DAY);
+                rotate(&op);
+            }
+            op.clock.set(start);
+            let ahead = kids();
+            rotate(&op);
+            assert_eq!(kids(), ahead, "{what}: a key that signs too early is one that no app has seen");
+            for hour in [23, 25, 26] {
+                op.clock.set(start.plus(HOUR * hour));
+                rotate(&op);
+            }
+            let now = kids();
+            assert!(now.is_disjoint(&ahead) && now.is_disjoint(&last), "{what}");
+            assert_eq!(rotate(&op), rotate_keys::Outcome::default(), "{what}: and then it is as regular as ever");
+            last = now;
         }
     }
 }

@@ -33,12 +33,14 @@ pub struct Lifetimes {
 }
 
 impl Session {
-    /// Whether it still counts: not ended, not idle for too long, not too old.
+    /// Whether it still counts: not ended, not idle for too long, not too old, and not from a future that never came, where
+    /// no limit would end it.
     pub fn is_alive(&self, lifetimes: &Lifetimes, now: Timestamp) -> bool {
         let (idle, absolute) = self.limits(lifetimes);
         self.ended_at.is_none()
             && now.since(self.last_seen_at) < idle
             && now.since(self.auth_time) < absolute
+            && !self.auth_time.is_far_ahead_of(now)
     }
 
     /// When it ends if nobody uses it, its person proves nothing again, and nobody ends it before.
@@ -59,7 +61,8 @@ impl Session {
 
     /// Whether it is time to write down that it was used; not at every request, since each write costs a commit.
     pub fn should_be_touched(&self, lifetimes: &Lifetimes, now: Timestamp) -> bool {
-        now.since(self.last_seen_at) >= (lifetimes.idle / 20).min(Duration::from_secs(300))
+        let after = (lifetimes.idle / 20).min(Duration::from_secs(300));
+        now.since(self.last_seen_at) >= after || self.last_seen_at.is_far_ahead_of(now)
     }
 }
 

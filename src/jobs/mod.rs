@@ -2,4 +2,5 @@
 
 pub mod prune_expired;
 pub mod rotate_keys;
+pub(crate) mod schedule;
 pub mod seal_audit;

@@ -9,7 +9,7 @@ use crate::keys::{self, KeyError, LONGEST_RETIREMENT, REMEMBERED};
 use crate::protocol::client::Client;
 use crate::protocol::seal::RootKey;
 use crate::protocol::time::Timestamp;
-use crate::store::signing_keys::{self, KeyState};
+use crate::store::signing_keys::{self, KeyState, StoredKey};
 use crate::store::{Store, clients};
 
 /// A token may be checked a little after it expired, by clocks that differ.
@@ -57,11 +57,12 @@ pub fn run(
         let current = stored
             .iter()
             .find(|key| key.algorithm == algorithm.as_str() && key.state == KeyState::Current);
-        if current.is_some_and(|key| now.since(key.activated_at.unwrap_or(key.created_at)) >= lead)
-        {
+        let since = current.map(|key| key.activated_at.unwrap_or(key.created_at));
+        if since.is_some_and(|since| signing_keys::is_due(since, now.minus(lead), now)) {
             due.push(*algorithm);
         }
     }
+    put_right(store, stored, now)?;
     let published = keys::publish_next(store, root, &due, now.minus(lead), &trail)?.len();
     let promoted = keys::promote(
         store,
@@ -86,6 +87,22 @@ pub fn run(
         withdrawn,
         forgotten,
     })
+}
+
+fn put_right(store: &Store, mut stored: Vec<StoredKey>, now: Timestamp) -> Result<(), KeyError> {
+    stored.retain(|key| key.state == KeyState::Next && key.created_at.is_far_ahead_of(now));
+    if stored.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(
+        "a signing key was published by a clock that was ahead; it waits again before it signs"
+    );
+    Ok(store.write_blocking(move |tx| {
+        for key in &stored {
+            signing_keys::put_right(tx, key, now)?;
+        }
+        Ok(())
+    })?)
 }
 
 fn retire(store: &Store, kids: Vec<String>, now: Timestamp) -> Result<usize, KeyError> {

@@ -5,6 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 
+/// Clocks of honest machines differ by less, and so does one that was put right.
+const FAR: Duration = Duration::from_secs(86_400);
+
 /// A point in time in seconds; arithmetic saturates instead of wrapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -38,6 +41,11 @@ impl Timestamp {
         Self(self.0.saturating_sub(whole_seconds(duration)))
     }
 
+    /// Whether it lies so far in the future that a clock was wrong when it was written down.
+    pub fn is_far_ahead_of(self, now: Self) -> bool {
+        self > now.plus(FAR)
+    }
+
     /// How long ago `earlier` was; zero when it lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -51,6 +59,14 @@ fn whole_seconds(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_ahead_may_be_a_clock_that_was_put_right_and_more_may_not() {
+        let now = Timestamp::from_seconds(1_000);
+        assert!(!now.minus(FAR).is_far_ahead_of(now));
+        assert!(!now.plus(FAR).is_far_ahead_of(now));
+        assert!(now.plus(FAR + Duration::from_secs(1)).is_far_ahead_of(now));
+    }
 
     #[test]
     fn arithmetic_saturates() {

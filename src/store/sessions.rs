@@ -113,15 +113,15 @@ pub fn renew(
     Ok(changed == 1)
 }
 
-/// Writes down that it was used.
+/// Writes down that it was used. Another node may have written a later time, unless no clock shows that for long.
 pub fn touch(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<(), StoreError> {
-    diesel::update(
-        t::table
-            .filter(t::id.eq(id))
-            .filter(t::last_seen_at.lt(now.seconds())),
-    )
-    .set(t::last_seen_at.eq(now.seconds()))
-    .execute(conn)?;
+    let session = t::table.filter(t::id.eq(id));
+    let seen: Option<i64> = one(conn, session.select(t::last_seen_at))?;
+    if seen.is_some_and(|at| at < now.seconds() || to_time(at).is_far_ahead_of(now)) {
+        diesel::update(session)
+            .set(t::last_seen_at.eq(now.seconds()))
+            .execute(conn)?;
+    }
     Ok(())
 }
 

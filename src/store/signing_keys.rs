@@ -118,7 +118,28 @@ pub fn insert(conn: &mut AnyConnection, key: &StoredKey) -> Result<bool, StoreEr
     Ok(added == 1)
 }
 
-/// Adds a next key, unless there is one or the current one became that after `activated_by`: who found it due may have
+/// Whether a key has signed since a time, or since one that is none: a clock that was wrong must not stop the rotation.
+pub fn is_due(activated_at: Timestamp, activated_by: Timestamp, now: Timestamp) -> bool {
+    activated_at <= activated_by || activated_at.is_far_ahead_of(now)
+}
+
+/// A next key that seems to have been published far ahead of now counts as published now.
+pub fn put_right(
+    conn: &mut AnyConnection,
+    key: &StoredKey,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let next = t::table
+        .filter(t::slot.eq(KeyState::Next.slot(&key.algorithm)))
+        .filter(t::kid.eq(&key.kid))
+        .filter(t::created_at.eq(key.created_at.seconds()));
+    diesel::update(next)
+        .set(t::created_at.eq(now.seconds()))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Adds a next key, unless there is one or the current one is not due: who found it due may have
 /// looked before another process finished a rotation, and must not begin a second one.
 pub fn publish(
     conn: &mut AnyConnection,
@@ -133,10 +154,8 @@ pub fn publish(
             .filter(t::slot.eq(KeyState::Current.slot(&key.algorithm)))
             .select(t::activated_at),
     )?;
-    if current
-        .flatten()
-        .is_some_and(|at| at > activated_by.seconds())
-    {
+    let is_due = |at: i64| is_due(to_time(at), activated_by, key.created_at);
+    if !current.flatten().is_none_or(is_due) {
         return Ok(false);
     }
     insert(conn, key)

@@ -1,0 +1,236 @@
+//! When each job runs, for as long as the server does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::web;
+use tokio::time::Instant;
+
+use crate::jobs::{prune_expired, rotate_keys, seal_audit};
+use crate::protocol::time::Timestamp;
+use crate::store::signing_keys;
+use crate::web::state::AppState;
+
+/// Another node's rotation is seen within a second, even when a look takes its time.
+const KEY_REFRESH: Duration = Duration::from_millis(400);
+/// A changed client is seen within this time and that of one read.
+const CLIENT_REFRESH: Duration = Duration::from_millis(250);
+const ROTATION_CHECK: Duration = Duration::from_secs(60);
+const PRUNING_CHECK: Duration = Duration::from_secs(60);
+const CLOCK_CHECK: Duration = Duration::from_secs(1);
+/// A clock that is set right by less than this hurts nothing.
+const SMALL_STEP_SECONDS: u64 = 30;
+
+/// Begins all of them.
+pub(crate) fn begin(state: &web::Data<AppState>) {
+    keep_going(state, "looking after the signing keys", keep_keys_fresh);
+    keep_going(state, "looking after clients", watch_clients);
+    keep_going(state, "deleting what is over", clear_away);
+    keep_going(state, "watching the clock", watch_clock);
+}
+
+fn keep_going<J: Future<Output = ()> + 'static>(
+    state: &web::Data<AppState>,
+    what: &'static str,
+    job: fn(web::Data<AppState>) -> J,
+) {
+    let (state, stopping) = (state.clone(), state.stopping.clone());
+    let job = move || job(state.clone());
+    actix_web::rt::spawn(again_after_a_panic(stopping, what, job));
+}
+
+/// A panic must not end a job for as long as the process lives.
+async fn again_after_a_panic<J: Future<Output = ()> + 'static>(
+    stopping: Arc<AtomicBool>,
+    what: &'static str,
+    job: impl Fn() -> J,
+) {
+    while !stopping.load(Ordering::SeqCst) {
+        if let Err(error) = actix_web::rt::spawn(job()).await {
+            tracing::error!(%error, "{what} failed; it begins again");
+        }
+        tokio::time::sleep(KEY_REFRESH).await;
+    }
+}
+
+/// Sees changes of clients within a second, whoever made them.
+async fn watch_clients(state: web::Data<AppState>) {
+    let mut ticks = tokio::time::interval(CLIENT_REFRESH);
+    while !state.stopping.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        let (limits, now) = (state.throttle_limits(), state.clock.now());
+        let looked = state.clients.refresh().await;
+        let guessing = state.guessing.look(&state.store, &limits, now).await;
+        if let Err(error) = looked.and(guessing) {
+            tracing::debug!(%error, "whether clients changed could not be looked up");
+        }
+    }
+}
+
+/// Deletes what is over, on one node at a time.
+async fn clear_away(state: web::Data<AppState>) {
+    let mut ticks = tokio::time::interval(PRUNING_CHECK);
+    // The first one comes at once, and a start has better things to do.
+    ticks.tick().await;
+    while !state.stopping.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        state.address_limit.forget_quiet();
+        if let Err(error) = seal_audit::run(&state.store, &state.root).await {
+            tracing::warn!(%error, "audit events could not be sealed; the next try is in a minute");
+        }
+        let now = state.clock.now();
+        match prune_expired::run_if_due(&state.store, &state.config, now).await {
+            Ok(Some(outcome)) if outcome != prune_expired::Outcome::default() => {
+                tracing::info!(?outcome, "what is over was deleted")
+            }
+            Ok(_nothing_was_due) => {}
+            Err(error) => {
+                tracing::warn!(%error, "what is over could not be deleted; the next try is in some minutes")
+            }
+        }
+    }
+}
+
+/// Sees other nodes' rotations within a second, and rotates when it is time.
+async fn keep_keys_fresh(state: web::Data<AppState>) {
+    let mut ticks = tokio::time::interval(KEY_REFRESH);
+    let mut since_check = Duration::ZERO;
+    let mut problem = None;
+    while !state.stopping.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        since_check += KEY_REFRESH;
+        if since_check >= ROTATION_CHECK {
+            since_check = Duration::ZERO;
+            rotate(&state).await;
+        }
+        match state.store.read(signing_keys::list).await {
+            Ok(stored) => {
+                let algorithms = &state.config.keys.algorithms;
+                let refreshed = state.keys.refresh(stored, &state.root, algorithms);
+                let found = refreshed.err().map(|error| error.to_string());
+                report_change(&mut problem, found);
+            }
+            Err(error) => tracing::debug!(%error, "signing keys could not be looked up"),
+        }
+    }
+}
+
+/// Once, not every second: a key that can't be read stays so until somebody repairs it.
+fn report_change(known: &mut Option<String>, found: Option<String>) -> bool {
+    if *known == found {
+        return false;
+    }
+    match &found {
+        Some(error) => tracing::error!(
+            %error,
+            "signing keys could not be read; those that were read before stay in use"
+        ),
+        None => tracing::info!("signing keys can be read again"),
+    }
+    *known = found;
+    true
+}
+
+async fn rotate(state: &AppState) {
+    let (store, root, config, now) = (
+        state.store.clone(),
+        state.root.clone(),
+        state.config.clone(),
+        state.clock.now(),
+    );
+    match web::block(move || rotate_keys::run(&store, &root, &config, now)).await {
+        Ok(Ok(outcome)) if outcome != rotate_keys::Outcome::default() => {
+            tracing::info!(?outcome, "signing keys rotated")
+        }
+        Ok(Ok(_nothing_was_due)) => {}
+        Ok(Err(error)) => tracing::error!(%error, "signing keys could not be rotated"),
+        Err(error) => tracing::error!(%error, "the rotation of signing keys was broken off"),
+    }
+}
+
+/// Sign-ins, tokens and keys keep the times that a clock showed when they were made, so an operator wants to know.
+async fn watch_clock(state: web::Data<AppState>) {
+    let mut ticks = tokio::time::interval(CLOCK_CHECK);
+    let mut before = (state.clock.now(), Instant::now());
+    while !state.stopping.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        let after = (state.clock.now(), Instant::now());
+        if let Some(seconds) = moved(before, after) {
+            tracing::warn!(
+                seconds,
+                "the clock was moved, or the machine slept; what was made before keeps the times of then"
+            );
+        }
+        before = after;
+    }
+}
+
+/// By how many seconds the clock went on more than time did; less than none when it was put back.
+fn moved(before: (Timestamp, Instant), after: (Timestamp, Instant)) -> Option<i64> {
+    let passed = i64::try_from(after.1.duration_since(before.1).as_secs()).unwrap_or(i64::MAX);
+    let shown = after.0.seconds().saturating_sub(before.0.seconds());
+    let moved = shown.saturating_sub(passed);
+    (moved.unsigned_abs() > SMALL_STEP_SECONDS).then_some(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_panics_begins_again_until_the_server_stops() {
+        let (stopping, begun) = (Arc::<AtomicBool>::default(), Arc::new(AtomicUsize::new(0)));
+        let job = {
+            let (stopping, begun) = (Arc::clone(&stopping), Arc::clone(&begun));
+            move || {
+                let (stopping, begun) = (Arc::clone(&stopping), Arc::clone(&begun));
+                async move {
+                    let is_last = begun.fetch_add(1, Ordering::SeqCst) == 2;
+                    stopping.store(is_last, Ordering::SeqCst);
+                    assert!(is_last, "as this test wants it");
+                }
+            }
+        };
+        let watching = again_after_a_panic(stopping, "this test's job", job);
+        actix_web::rt::System::new().block_on(watching);
+        assert_eq!(begun.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn a_clock_that_was_moved_is_told_from_time_that_passed() {
+        let (at, began) = (Timestamp::from_seconds, Instant::now());
+        let after_a_minute = began + Duration::from_secs(60);
+        let cases = [
+            (1_060, None),
+            (1_090, None),
+            (1_030, None),
+            (1_091, Some(31)),
+            (1_029, Some(-31)),
+            (0, Some(-1_060)),
+            (i64::MAX, Some(i64::MAX - 1_060)),
+        ];
+        for (shows, expected) in cases {
+            let found = moved((at(1_000), began), (at(shows), after_a_minute));
+            assert_eq!(found, expected, "{shows}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_keys_from_being_read_is_said_once_until_it_changes() {
+        let mut known = None;
+        let found = [
+            None,
+            Some("one"),
+            Some("one"),
+            Some("another"),
+            None,
+            None,
+            Some("one"),
+        ];
+        let said = found.map(|found| report_change(&mut known, found.map(str::to_owned)));
+        assert_eq!(said, [false, true, false, true, true, false, true]);
+    }
+}
