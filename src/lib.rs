@@ -10,14 +10,17 @@
 //! | [`config`], [`keys`], [`client_cache`], [`hashing`] | configuration; signing keys; clients kept in memory; threads for passwords | `protocol`, `identity`, `store` |
 //! | [`audit`] | what is written down of what happens | `protocol`, `random` |
 //! | [`metrics`], [`telemetry`] | what monitoring sees | `store` |
+//! | `http_client`, `causes` | how others are asked, and how an error reads | nothing |
 //! | [`clock`], [`random`] | the only readers of time and of randomness | nothing |
 
 pub mod audit;
+mod causes;
 pub mod cli;
 pub mod client_cache;
 pub mod clock;
 pub mod config;
 pub mod hashing;
+mod http_client;
 pub mod identity;
 pub mod jobs;
 pub mod keys;

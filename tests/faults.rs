@@ -29,7 +29,8 @@ fn installation() -> (Installation, Rp) {
     prepared(Installation::new(Database::Sqlite))
 }
 
-fn prepared(installation: Installation) -> (Installation, Rp) {
+/// With alice and an app that refreshes.
+pub fn prepared(installation: Installation) -> (Installation, Rp) {
     installation.apply(&json!({
         "users": [{ "email": EMAIL, "password": PASSWORD }],
         "clients": [{
@@ -41,8 +42,9 @@ fn prepared(installation: Installation) -> (Installation, Rp) {
     (installation, rp)
 }
 
-fn connect(installation: &Installation, rp: &Rp) -> Answer {
-    let mut browser = Browser::new(&installation.issuer);
+/// The tokens of the app, after alice signed in.
+pub fn connect(rp: &Rp) -> Answer {
+    let mut browser = Browser::new(&rp.issuer);
     let scope = [("scope", "openid offline_access")];
     let code = browser.complete(&rp.authorize_with_pkce(&scope)).code();
     let tokens = rp.exchange_with_pkce(&code);
@@ -68,7 +70,7 @@ fn rest(mut stream: &TcpStream) -> String {
 fn r27_what_was_accepted_before_sigterm_is_answered() {
     let (installation, rp) = installation();
     let mut server = installation.start();
-    let chains: Vec<_> = (0..8).map(|_| connect(&installation, &rp)).collect();
+    let chains: Vec<_> = (0..8).map(|_| connect(&rp)).collect();
     let body = format!("token=unknown&client_id=notes&client_secret={SECRET}");
     let host = address(&installation.issuer);
     let head = format!(
@@ -105,7 +107,7 @@ fn r27_what_was_accepted_before_sigterm_is_answered() {
 fn r8_a_write_lock_that_somebody_holds_delays_writes_and_nothing_else() {
     let (installation, rp) = installation();
     let _server = installation.start();
-    let tokens = connect(&installation, &rp);
+    let tokens = connect(&rp);
     let path = installation.path("latchkey.db");
     let mut holder = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
     holder.batch_execute("BEGIN IMMEDIATE").unwrap();
@@ -179,7 +181,7 @@ fn r10_while_postgresql_is_away_nothing_hangs_and_afterwards_everything_goes_on(
     };
     let (installation, rp) = prepared(Installation::on_postgres(cluster.create_database()));
     let _server = installation.start();
-    let mut tokens = connect(&installation, &rp);
+    let mut tokens = connect(&rp);
     for _ in 0..2 {
         cluster.crash();
         assert_bears_it(&installation, &rp, &tokens);
@@ -197,7 +199,7 @@ fn r11_a_postgresql_that_stands_still_is_one_that_is_away() {
     };
     let (installation, rp) = prepared(Installation::on_postgres(cluster.create_database()));
     let _server = installation.start();
-    let tokens = connect(&installation, &rp);
+    let tokens = connect(&rp);
     cluster.freeze();
     assert_bears_it(&installation, &rp, &tokens);
     // Long enough for everything that waits to have given up.
@@ -272,7 +274,7 @@ fn r6_on_a_full_disk_what_can_be_read_is_and_nothing_is_lost() {
     let Some(disk) = Disk::new() else { return };
     let (installation, rp) = prepared(Installation::in_folder(disk.0.path()));
     let _server = installation.start();
-    let tokens = connect(&installation, &rp);
+    let tokens = connect(&rp);
     disk.fill();
     assert_reads_only(&installation, &rp, &tokens);
     disk.empty();
@@ -285,7 +287,7 @@ fn r6_on_a_full_disk_what_can_be_read_is_and_nothing_is_lost() {
 fn r28_a_server_that_ran_out_of_files_goes_on_when_it_has_some_again() {
     let (installation, rp) = installation();
     let _server = installation.start_with_files(128);
-    let tokens = connect(&installation, &rp);
+    let tokens = connect(&rp);
     let url = address(&installation.issuer).to_owned();
     let held: Vec<_> = (0..300)
         .filter_map(|_| TcpStream::connect(&url).ok())

@@ -23,14 +23,13 @@ use diesel::{
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness};
 use latchkey::random;
 use latchkey::store::{AnyConnection, Store, properties};
-use serde_json::json;
 use tempfile::TempDir;
 
+use crate::faults::{connect, prepared};
 use crate::migrations::{POSTGRES, SQLITE};
-use crate::support::browser::Browser;
 use crate::support::installation::Installation;
 use crate::support::invariants::{assert_sound, count, rows};
-use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};
+use crate::support::op::Database;
 use crate::support::postgres;
 use crate::support::relying_party::{Answer, Rp};
 use crate::support::wait::{pause, within};
@@ -218,27 +217,6 @@ fn kill_migrations(old: &OldDatabase, rounds: usize) {
         "{rounds} migrations of {whole:.1?} were killed in {:.0?}, {unfinished} of them before they were done",
         began.elapsed()
     );
-}
-
-fn prepared(installation: Installation) -> (Installation, Rp) {
-    installation.apply(&json!({
-        "users": [{ "email": EMAIL, "password": PASSWORD }],
-        "clients": [{
-            "client_id": "notes", "client_secret": SECRET, "redirect_uris": [CALLBACK],
-            "grant_types": ["authorization_code", "refresh_token"]
-        }]
-    }));
-    let rp = Rp::new(&installation.issuer).named("notes");
-    (installation, rp)
-}
-
-fn connect(rp: &Rp) -> Answer {
-    let mut browser = Browser::new(&rp.issuer);
-    let scope = [("scope", "openid offline_access")];
-    let code = browser.complete(&rp.authorize_with_pkce(&scope)).code();
-    let tokens = rp.exchange_with_pkce(&code);
-    assert_eq!(tokens.status, 200, "{}", tokens.json);
-    tokens
 }
 
 /// Nothing is written, nobody is told that it was, and whoever watches sees it.

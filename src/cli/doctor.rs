@@ -12,12 +12,14 @@ use chrono::DateTime;
 use reqwest::{Client, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::failure::{Failure, with_causes};
-use super::http::{self, whole};
+use super::failure::Failure;
+use super::http;
 use super::output::{self, Format};
 use crate::audit::{Event, Kind, Trail};
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseUrl, LogLevel};
+use crate::http_client::whole;
 use crate::protocol::client::{ClientId, ClientMetadata};
 use crate::protocol::time::Timestamp;
 use crate::random;

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use crate::causes::with_causes;
+
 /// Ends a command. Any error becomes one with `?`, causes included.
 pub(super) enum Failure {
     /// The text for standard error.
@@ -25,19 +27,4 @@ impl<E: Error + 'static> From<E> for Failure {
         }
         Self::Text(with_causes(&error))
     }
-}
-
-/// An error with everything that led to it, on one line.
-pub(super) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        // Some errors name their cause themselves.
-        if !text.contains(&more) {
-            text = format!("{text}: {}", more.trim().replace('\n', " "));
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -17,12 +17,14 @@ use reqwest::{Client, Response, StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::failure::{Failure, with_causes};
-use super::http::{self, whole};
+use super::failure::Failure;
+use super::http;
 use super::output::{self, Format};
 use crate::audit::{Event, Kind, Trail};
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::http_client::whole;
 use crate::identity::email::Email;
 use crate::protocol::client::{ClientId, ClientMetadata};
 use crate::random;

@@ -5,14 +5,15 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
-use openidconnect::http::{self, HeaderMap, header};
+use openidconnect::http::{HeaderMap, header};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use serde_json::Value;
 
+use crate::causes::with_causes;
+use crate::http_client::{self, HttpError};
 use crate::web::pages::DevStep;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-const LARGEST_ANSWER: usize = 1024 * 1024;
 /// So much of a secret tells two apart and is of no use to anybody.
 const SHOWN_OF_SECRETS: usize = 6;
 const SECRETS: &[&str] = &["client_secret", "access_token", "refresh_token"];
@@ -34,17 +35,6 @@ pub(super) struct Recorder {
 struct Exchange {
     step: DevStep,
     body: Vec<u8>,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
-    #[error("the server could not be reached")]
-    Http(#[from] reqwest::Error),
-    #[error("the answer is larger than 1 MiB")]
-    TooLarge,
-    #[error("the answer could not be read")]
-    Answer(#[from] http::Error),
 }
 
 impl Recorder {
@@ -90,10 +80,10 @@ impl Recorder {
     async fn call_and_record(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let sent = show_request(&request);
         let begun = Instant::now();
-        let result = self.send(request).await;
+        let result = http_client::send(&self.http, request).await;
         let received = match &result {
             Ok(response) => show_response(response),
-            Err(error) => super::relying_party::with_causes(error),
+            Err(error) => with_causes(error),
         };
         // A step that took no time at all did not happen here, so a quick one counts as one millisecond.
         let duration_ms = u64::try_from(begun.elapsed().as_millis())
@@ -111,22 +101,6 @@ impl Recorder {
         };
         self.steps.borrow_mut().push(Exchange { step, body });
         result
-    }
-
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let mut response = self.http.execute(request.try_into()?).await?;
-        let mut answer = http::Response::builder().status(response.status());
-        if let Some(headers) = answer.headers_mut() {
-            headers.clone_from(response.headers());
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > LARGEST_ANSWER {
-                return Err(HttpError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(answer.body(body)?)
     }
 }
 
@@ -201,6 +175,8 @@ fn shorten(secret: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use openidconnect::http;
+
     use super::*;
 
     #[test]

@@ -22,6 +22,7 @@ use super::app;
 use super::connection;
 use super::pending::{Choices, Connection, Leaving, Pending};
 use super::recorder::Recorder;
+use crate::causes::with_causes;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::seal::constant_time_eq;
 use crate::protocol::time::Timestamp;
@@ -276,20 +277,6 @@ async fn show(
 
 fn refresh_token_of(response: &CoreTokenResponse) -> Option<String> {
     response.refresh_token().map(|token| token.secret().clone())
-}
-
-/// An error with everything that led to it.
-pub(super) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 async fn discover(
