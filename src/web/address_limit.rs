@@ -46,12 +46,15 @@ pub(crate) struct AddressLimit {
 impl AddressLimit {
     /// As the configuration says; 0 switches it off.
     pub(crate) fn new(config: &Config) -> Self {
-        let requests = config.throttle.address_requests;
         let by = ByAddressAndClass {
             trusted_proxies: config.trusted_proxies.clone().into(),
             base: config.issuer.path().into(),
             hasher: Arc::new(RandomState::new()),
         };
+        Self::of(config.throttle.address_requests, by)
+    }
+
+    fn of(requests: u32, by: ByAddressAndClass) -> Self {
         let config = GovernorConfigBuilder::default()
             .period(MINUTE / requests.max(1))
             .burst_size(requests.max(1))
@@ -181,7 +184,33 @@ fn wait(request: &HttpRequest) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    #[test]
+    fn who_was_quiet_for_long_enough_is_forgotten_and_nobody_else() {
+        let by = ByAddressAndClass {
+            trusted_proxies: Arc::default(),
+            base: Arc::from("/"),
+            hasher: Arc::default(),
+        };
+        // One request in 10 ms.
+        let limit = AddressLimit::of(6_000, by);
+        let limiter = limit.config.limiter();
+        for address in 0..1_000 {
+            limiter.check_key(&Some(address)).expect("the first one");
+        }
+        for _ in 0..7_000 {
+            let _taken_or_refused = limiter.check_key(&Some(7));
+        }
+        assert_eq!(limiter.len(), 1_000);
+        let began = Instant::now();
+        while limiter.len() > 1 && began.elapsed() < Duration::from_secs(10) {
+            limit.forget_quiet();
+        }
+        assert_eq!(limiter.len(), 1);
+    }
 
     #[test]
     fn an_address_of_ipv6_counts_with_its_whole_64() {
