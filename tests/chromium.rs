@@ -539,7 +539,11 @@ impl Scene {
         op.seed(json!({
             "users": [{ "email": OTHER_EMAIL, "password": PASSWORD, "claims": { "name": "Bartholomew Featherstonehaugh-Cholmondeley" } }],
             "clients": [{ "client_id": "app", "client_name": "Acme Notes", "client_secret": SECRET, "redirect_uris": [app.redirect_uri], "post_logout_redirect_uris": [app.redirect_uri],
-                          "client_uri": app.redirect_uri, "policy_uri": "https://acme.example/privacy", "tos_uri": "https://acme.example/terms" }]
+                          "client_uri": app.redirect_uri, "policy_uri": "https://acme.example/privacy", "tos_uri": "https://acme.example/terms" }],
+            "scopes": [
+                { "name": "contact", "description": "Reach you in a hurry", "claims": ["email", "phone_number"] },
+                { "name": "calendar.read", "description": "See your calendar, and whom of the people in it you invited" }
+            ]
         }));
         let rp = op.rp().named("app").at(&app.redirect_uri);
         Some(Self {
@@ -600,7 +604,7 @@ impl Scene {
         browser.open(&rp.authorize(&[
             (
                 "scope",
-                "openid profile email address phone offline_access a-scope-of-the-apps-own",
+                "openid profile email address phone offline_access contact calendar.read",
             ),
             ("prompt", "consent"),
         ]));
