@@ -7,11 +7,11 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Where a thread stands behind those that answer requests: about a tenth of their share when both have work.
 #[cfg(target_os = "linux")]
@@ -20,7 +20,15 @@ const NICENESS: i32 = 10;
 /// The door to the hashing threads; clones share them, and they end when the last clone is gone.
 #[derive(Clone)]
 pub struct HashingQueue {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
+    places: Arc<Semaphore>,
+}
+
+/// A place in the queue, free again when its job begins or it is dropped.
+#[must_use]
+pub struct Place {
+    jobs: Sender<Job>,
+    place: OwnedSemaphorePermit,
 }
 
 /// The queue is full: answer 503 with Retry-After.
@@ -38,7 +46,7 @@ type Job = Box<dyn FnOnce() + Send>;
 impl HashingQueue {
     /// Never more than `threads` jobs run at a time, and `capacity` more may wait (at least one).
     pub fn new(threads: NonZeroUsize, capacity: usize) -> io::Result<Self> {
-        let (jobs, queue) = sync_channel(capacity.max(1));
+        let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..threads.get() {
             let queue = Arc::clone(&queue);
@@ -46,10 +54,20 @@ impl HashingQueue {
                 .name(format!("hashing-{number}"))
                 .spawn(move || run_jobs(&queue))?;
         }
-        Ok(Self { jobs })
+        let places = Arc::new(Semaphore::new(capacity.max(1)));
+        Ok(Self { jobs, places })
     }
 
-    /// Queues a job or refuses it, at once; the answer is the job's result. Dropping the answer takes the job back.
+    /// Takes a place or refuses it, at once: whoever is refused before anything else was done costs next to nothing.
+    pub fn reserve(&self) -> Result<Place, Overloaded> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        Ok(Place {
+            jobs: self.jobs.clone(),
+            place: place.map_err(|_full| Overloaded)?,
+        })
+    }
+
+    /// Queues a job or refuses it, at once; see [`Place::submit`].
     pub fn submit<T, F>(
         &self,
         job: F,
@@ -58,18 +76,32 @@ impl HashingQueue {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        Ok(self.reserve()?.submit(job))
+    }
+}
+
+impl Place {
+    /// Queues a job; the answer is its result. Dropping the answer takes the job back.
+    pub fn submit<T, F>(
+        self,
+        job: F,
+    ) -> impl Future<Output = Result<T, JobFailed>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let Self { jobs, place } = self;
         let (sender, answer) = oneshot::channel();
         let job = Box::new(move || {
+            drop(place);
             // Whoever closed the page in the meantime no longer needs the work.
             if !sender.is_closed() {
                 let _gone = sender.send(job());
             }
         });
-        match self.jobs.try_send(job) {
-            Ok(()) => Ok(async { answer.await.map_err(|_dropped| JobFailed) }),
-            Err(TrySendError::Full(_)) => Err(Overloaded),
-            Err(TrySendError::Disconnected(_)) => unreachable!("the threads outlive every sender"),
-        }
+        // Without threads the job is dropped, and its answer says so.
+        let _queued = jobs.send(job);
+        async { answer.await.map_err(|_dropped| JobFailed) }
     }
 }
 
@@ -112,7 +144,6 @@ impl fmt::Debug for HashingQueue {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use std::sync::mpsc::{Sender, channel};
 
     use super::*;
 
@@ -169,6 +200,16 @@ mod tests {
         release.send(()).unwrap();
         wait(running).unwrap();
         waiting.into_iter().for_each(|answer| wait(answer).unwrap());
+        assert_eq!(wait(queue.submit(|| 7).unwrap()), Ok(7));
+    }
+
+    #[test]
+    fn a_place_that_nobody_uses_is_free_again() {
+        let queue = queue(1, 1);
+        let place = queue.reserve().unwrap();
+        assert!(matches!(queue.submit(|| 7), Err(Overloaded)));
+        drop(place);
+        assert_eq!(wait(queue.reserve().unwrap().submit(|| 7)), Ok(7));
         assert_eq!(wait(queue.submit(|| 7).unwrap()), Ok(7));
     }
 

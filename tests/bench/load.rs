@@ -1,7 +1,8 @@
-//! A closed loop: each worker has a connection of its own and sends the next operation when the last one has ended.
+//! A closed loop: each worker has a connection of its own and sends the next operation when the last one has ended, or, at
+//! a given rate, when its turn comes.
 
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,23 @@ pub(crate) type Start<'a> = dyn Fn(usize) -> Outcome<Box<dyn Operation>> + Sync 
 pub(crate) struct Timing {
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
+    /// Operations that begin in a second, over all workers; without it as many as the answers allow.
+    pub(crate) rate: Option<f64>,
+}
+
+/// When each operation begins, whichever worker does it.
+struct Pace {
+    began: OnceLock<Instant>,
+    begun: AtomicU32,
+    interval: Duration,
+}
+
+impl Pace {
+    fn wait(&self) {
+        let turn = self.interval * self.begun.fetch_add(1, Ordering::Relaxed);
+        let began = self.began.get_or_init(Instant::now);
+        pause(turn.saturating_sub(began.elapsed()));
+    }
 }
 
 /// What came out.
@@ -87,11 +105,16 @@ pub(crate) fn run(
     start: &Start<'_>,
 ) -> Measured {
     let (stage, ready) = (AtomicU8::new(WARMING_UP), Barrier::new(workers + 1));
+    let pace = timing.rate.map(|rate| Pace {
+        began: OnceLock::new(),
+        begun: AtomicU32::new(0),
+        interval: Duration::from_secs_f64(1.0 / rate),
+    });
     let (tallies, measured) = thread::scope(|scope| {
         let threads: Vec<_> = (0..workers)
             .map(|number| {
-                let (stage, ready) = (&stage, &ready);
-                scope.spawn(move || work(number, stage, ready, start))
+                let (stage, ready, pace) = (&stage, &ready, pace.as_ref());
+                scope.spawn(move || work(number, stage, ready, pace, start))
             })
             .collect();
         ready.wait();
@@ -120,7 +143,13 @@ pub(crate) fn run(
     sum(tallies, measured)
 }
 
-fn work(number: usize, stage: &AtomicU8, ready: &Barrier, start: &Start<'_>) -> Tally {
+fn work(
+    number: usize,
+    stage: &AtomicU8,
+    ready: &Barrier,
+    pace: Option<&Pace>,
+    start: &Start<'_>,
+) -> Tally {
     let mut tally = Tally::default();
     let mut started = start(number);
     ready.wait();
@@ -133,7 +162,7 @@ fn work(number: usize, stage: &AtomicU8, ready: &Barrier, start: &Start<'_>) -> 
                 return tally;
             }
         };
-        match repeat(operation.as_mut(), stage, &mut tally) {
+        match repeat(operation.as_mut(), stage, pace, &mut tally) {
             None => return tally,
             Some(reason) => tally.fail(reason),
         }
@@ -143,8 +172,16 @@ fn work(number: usize, stage: &AtomicU8, ready: &Barrier, start: &Start<'_>) -> 
 }
 
 /// Goes on until the time is over, or answers why it can't.
-fn repeat(operation: &mut dyn Operation, stage: &AtomicU8, tally: &mut Tally) -> Option<String> {
+fn repeat(
+    operation: &mut dyn Operation,
+    stage: &AtomicU8,
+    pace: Option<&Pace>,
+    tally: &mut Tally,
+) -> Option<String> {
     loop {
+        if let Some(pace) = pace {
+            pace.wait();
+        }
         let began = Instant::now();
         let outcome = operation.run();
         let took = began.elapsed();

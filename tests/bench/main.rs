@@ -50,6 +50,10 @@ struct Arguments {
     /// How many connections ask at the same time.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]
     connections: Vec<usize>,
+    /// Operations begun in a second, over all connections, whether the server keeps up or not; without it each connection
+    /// waits for its answer only.
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
     /// What to measure; everything by default.
     #[arg(long, value_delimiter = ',', value_parser = MODES.iter().map(|mode| mode.name).collect::<Vec<_>>())]
     modes: Vec<String>,
@@ -256,6 +260,7 @@ impl Arguments {
         Timing {
             warm_up: Duration::from_secs_f64(self.warm_up),
             measured: Duration::from_secs_f64(self.seconds),
+            rate: self.rate,
         }
     }
 
@@ -264,7 +269,15 @@ impl Arguments {
         Timing {
             warm_up: self.full().warm_up / 3,
             measured: self.full().measured / 2,
+            rate: None,
         }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (1.0..=100_000.0).contains(&rate) => Ok(rate),
+        _ => Err("from 1 to 100000".to_owned()),
     }
 }
 

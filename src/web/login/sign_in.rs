@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::transaction::{Opened, Transaction};
 use crate::audit::{Event, Kind};
+use crate::hashing::Place;
 use crate::identity::email::canonical_login;
 use crate::identity::password::{self, Password};
 use crate::identity::session::{MOST_OF_A_PERSON, Session};
@@ -236,6 +237,11 @@ enum Attempt {
 async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Result<Attempt, Fault> {
     let state = visit.state.clone();
     let now = visit.now;
+    // Before anything is read or written: when more people come than there are cores for, refusing must cost nothing.
+    let Ok(place) = state.hashing.reserve() else {
+        state.metrics.login(LoginResult::Busy);
+        return Ok(Attempt::Busy);
+    };
     let key = canonical_login(login);
     let user = {
         let key = key.clone();
@@ -297,15 +303,7 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
         state.metrics.throttled(which);
         return Ok(Attempt::Slowed { until });
     }
-    let verified = match verify(&state, typed, user.as_ref()).await? {
-        Some(verified) => verified,
-        None => {
-            state.metrics.login(LoginResult::Busy);
-            // Nothing was guessed, so nothing counts.
-            state.store.write(move |tx| take_back(tx, &buckets)).await?;
-            return Ok(Attempt::Busy);
-        }
-    };
+    let verified = verify(&state, place, typed, user.as_ref()).await?;
     let reason = match (&user, &verified) {
         (None, _) => "unknown_account",
         (Some(_), None) => "wrong_password",
@@ -332,12 +330,13 @@ struct Verified {
     stronger: Option<String>,
 }
 
-/// Outer `None`: the queue is full. Inner `None`: no match. An account that doesn't exist costs the same time.
+/// `None`: no match. An account that doesn't exist costs the same time.
 async fn verify(
     state: &AppState,
+    place: Place,
     typed: &str,
     user: Option<&User>,
-) -> Result<Option<Option<Verified>>, Fault> {
+) -> Result<Option<Verified>, Fault> {
     let settings = state.hash_settings;
     let stored = match user.and_then(|user| user.password_hash.clone()) {
         Some(stored) => stored,
@@ -346,7 +345,7 @@ async fn verify(
     };
     let Ok(password) = Password::parse(typed) else {
         // Nobody has such a password, and that is no secret.
-        return Ok(Some(None));
+        return Ok(None);
     };
     let took = state.metrics.password_hash();
     let job = move || {
@@ -359,11 +358,8 @@ async fn verify(
         };
         Ok::<_, password::HashError>(verification.matches.then_some(Verified { stronger }))
     };
-    let Ok(answer) = state.hashing.submit(job) else {
-        return Ok(None);
-    };
-    match answer.await {
-        Ok(Ok(verified)) => Ok(Some(verified)),
+    match place.submit(job).await {
+        Ok(Ok(verified)) => Ok(verified),
         Ok(Err(error)) => {
             tracing::error!(%error, "a password could not be verified");
             Err(Fault::Other("a password could not be verified"))
