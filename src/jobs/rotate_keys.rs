@@ -99,7 +99,7 @@ fn put_right(store: &Store, mut stored: Vec<StoredKey>, now: Timestamp) -> Resul
     );
     Ok(store.write_blocking(move |tx| {
         for key in &stored {
-            signing_keys::put_right(tx, key, now)?;
+            signing_keys::put_right(tx, &key.algorithm, now)?;
         }
         Ok(())
     })?)

@@ -41,9 +41,14 @@ impl Timestamp {
         Self(self.0.saturating_sub(whole_seconds(duration)))
     }
 
-    /// Whether it lies so far in the future that a clock was wrong when it was written down.
+    /// The latest time that another honest clock may show now; what lies beyond was written down by a wrong one.
+    pub fn horizon(self) -> Self {
+        self.plus(FAR)
+    }
+
+    /// Whether it lies beyond the horizon of now.
     pub fn is_far_ahead_of(self, now: Self) -> bool {
-        self > now.plus(FAR)
+        self > now.horizon()
     }
 
     /// How long ago `earlier` was; zero when it lies ahead.

@@ -115,13 +115,15 @@ pub fn renew(
 
 /// Writes down that it was used. Another node may have written a later time, unless no clock shows that for long.
 pub fn touch(conn: &mut AnyConnection, id: &str, now: Timestamp) -> Result<(), StoreError> {
-    let session = t::table.filter(t::id.eq(id));
-    let seen: Option<i64> = one(conn, session.select(t::last_seen_at))?;
-    if seen.is_some_and(|at| at < now.seconds() || to_time(at).is_far_ahead_of(now)) {
-        diesel::update(session)
-            .set(t::last_seen_at.eq(now.seconds()))
-            .execute(conn)?;
-    }
+    let is_earlier = t::last_seen_at.lt(now.seconds());
+    let is_no_time = t::last_seen_at.gt(now.horizon().seconds());
+    diesel::update(
+        t::table
+            .filter(t::id.eq(id))
+            .filter(is_earlier.or(is_no_time)),
+    )
+    .set(t::last_seen_at.eq(now.seconds()))
+    .execute(conn)?;
     Ok(())
 }
 

@@ -126,13 +126,12 @@ pub fn is_due(activated_at: Timestamp, activated_by: Timestamp, now: Timestamp) 
 /// A next key that seems to have been published far ahead of now counts as published now.
 pub fn put_right(
     conn: &mut AnyConnection,
-    key: &StoredKey,
+    algorithm: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let next = t::table
-        .filter(t::slot.eq(KeyState::Next.slot(&key.algorithm)))
-        .filter(t::kid.eq(&key.kid))
-        .filter(t::created_at.eq(key.created_at.seconds()));
+        .filter(t::slot.eq(KeyState::Next.slot(algorithm)))
+        .filter(t::created_at.gt(now.horizon().seconds()));
     diesel::update(next)
         .set(t::created_at.eq(now.seconds()))
         .execute(conn)?;
