@@ -38,6 +38,8 @@ pub enum Bucket {
     Client,
     /// Requests of one address.
     Requests,
+    /// Connections of one address.
+    Connections,
 }
 
 /// The counters of one process.
@@ -133,7 +135,14 @@ impl Metrics {
         for error in ["invalid_client", "invalid_grant", "invalid_request"] {
             self.token_errors.with_label_values(&[error]);
         }
-        for bucket in ["account", "browser", "address", "client", "requests"] {
+        for bucket in [
+            "account",
+            "browser",
+            "address",
+            "client",
+            "requests",
+            "connections",
+        ] {
             self.throttled.with_label_values(&[bucket]);
         }
     }
@@ -184,6 +193,7 @@ impl Metrics {
             Bucket::Address => "address",
             Bucket::Client => "client",
             Bucket::Requests => "requests",
+            Bucket::Connections => "connections",
         };
         self.throttled.with_label_values(&[bucket]).inc();
     }

@@ -29,6 +29,7 @@ use crate::store::{
 };
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::web::address_limit::{self, AddressLimit};
+use crate::web::connection_limit::ConnectionLimit;
 use crate::web::state::AppState;
 use crate::web::{request_log, routes};
 
@@ -36,6 +37,7 @@ use crate::web::{request_log, routes};
 const WAITING_HASHES_PER_CORE: usize = 32;
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Over all threads.
 const MOST_CONNECTIONS: usize = 10_000;
 const DRAIN_SECONDS: u64 = 20;
 
@@ -244,7 +246,9 @@ fn serve(
     state: web::Data<AppState>,
 ) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError> {
     let (base, development) = (config.issuer.path().to_owned(), config.development);
+    let threads = threads_by_default();
     let limited = state.address_limit.is_enabled();
+    let (connections, known) = (ConnectionLimit::new(), state.clone());
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
@@ -256,7 +260,11 @@ fn serve(
     })
     .client_request_timeout(HEAD_DEADLINE)
     .keep_alive(KEEP_ALIVE)
-    .max_connections(MOST_CONNECTIONS)
+    .workers(threads.get())
+    .max_connections(MOST_CONNECTIONS.div_ceil(threads.get()))
+    .on_connect(move |connection, belongings| {
+        connections.admit(connection, belongings, &known.config, &known.metrics);
+    })
     .shutdown_timeout(DRAIN_SECONDS)
     .disable_signals();
     let failed = |source| StartError::Listen {

@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection};
 use serde_json::Value;
 
-use crate::deploy::{Nginx, tool};
 use crate::support::installation::Installation;
-use crate::support::op::{Database, free_port};
+use crate::support::op::Database;
+use crate::support::reverse_proxy::prepare;
 use crate::support::wait::eventually;
 
 /// What is said of each thing that was looked at: nothing of what is well.
@@ -49,20 +49,27 @@ fn execute(installation: &Installation, statement: &str) {
 }
 
 #[test]
-fn a_deployment_behind_the_example_proxy_passes() {
-    let Some(nginx) = tool("nginx") else { return };
-    let (tls, plain) = (free_port(), free_port());
-    let issuer = format!("https://localhost:{tls}");
-    let installation = Installation::behind(&issuer, "trusted_proxies = [\"127.0.0.1/32\"]");
+fn a_deployment_behind_the_example_of_nginx_passes() {
+    passes_behind("nginx");
+}
+
+#[test]
+fn a_deployment_behind_the_example_of_caddy_passes() {
+    passes_behind("caddy");
+}
+
+fn passes_behind(name: &str) {
+    let Some(proxy) = prepare(name) else { return };
+    let installation = Installation::behind(&proxy.issuer, "trusted_proxies = [\"127.0.0.1/32\"]");
     let _server = installation.start();
-    let nginx = Nginx::start(&nginx, tls, plain, installation.port());
+    let proxy = proxy.start(installation.port());
     let backup = installation.path("backup.db");
     installation.run(&["backup", backup.to_str().unwrap()]);
-    let certificate = nginx.certificate();
+    let certificate = proxy.certificate();
     let doctor = |arguments: &[&str]| {
         installation.answer_with(arguments, "SSL_CERT_FILE", certificate.to_str().unwrap())
     };
-    let out = eventually("nginx answers", || {
+    let out = eventually("the proxy answers", || {
         let (code, out) = doctor(&["doctor"]);
         (code == 0 || !out.contains("Connection refused")).then_some(out)
     });
@@ -98,14 +105,14 @@ fn a_deployment_behind_the_example_proxy_passes() {
 
 #[test]
 fn a_proxy_that_hides_where_people_come_from_and_what_they_opened_is_found() {
-    let Some(nginx) = tool("nginx") else { return };
-    let (tls, plain) = (free_port(), free_port());
-    let issuer = format!("https://localhost:{tls}");
-    let installation = Installation::behind(&issuer, "");
+    let Some(proxy) = prepare("nginx") else {
+        return;
+    };
+    let installation = Installation::behind(&proxy.issuer, "");
     let _server = installation.start();
-    let nginx = Nginx::start(&nginx, tls, plain, installation.port());
-    let certificate = nginx.certificate();
-    let out = eventually("nginx answers", || {
+    let proxy = proxy.start(installation.port());
+    let certificate = proxy.certificate();
+    let out = eventually("the proxy answers", || {
         let (_, out) =
             installation.answer_with(&["doctor"], "SSL_CERT_FILE", certificate.to_str().unwrap());
         (!out.contains("Connection refused")).then_some(out)

@@ -1,9 +1,10 @@
 //! `latchkey serve`, and the running of a server that `dev` shares.
 
 use std::io;
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
+use rustix::process::{self, Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::Failure;
@@ -12,11 +13,31 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::startup::{self, StartError, Stopper};
 
+/// Every connection that the server takes, and what it needs besides.
+const MOST_FILES: u64 = 16_384;
+
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn run(config: Config, began: Instant) -> Result<ExitCode, Failure> {
     logging::for_server(&config);
+    allow_connections();
     until_stopped(config, began)??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Many shells and service managers allow 1,024 open files unless a program asks for more, and a connection is one.
+fn allow_connections() {
+    let limits = process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limits
+            .maximum
+            .map_or(Some(MOST_FILES), |most| Some(most.min(MOST_FILES))),
+        ..limits
+    };
+    if limits.current.is_some_and(|now| Some(now) < wanted.current)
+        && let Err(error) = process::setrlimit(Resource::Nofile, wanted)
+    {
+        tracing::warn!(%error, "no more files can be opened than {:?}", limits.current);
+    }
 }
 
 /// Starts a server, prints where it is, and returns when it was stopped and has answered what it had accepted.
@@ -56,7 +77,7 @@ async fn stop_on_signal((mut terminate, mut interrupt): (Signal, Signal), stoppe
         () = stopper.stop() => {}
         () = next(&mut terminate, &mut interrupt) => {
             tracing::warn!("stopped at once; what was in progress is lost");
-            process::exit(1);
+            std::process::exit(1);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod address_limit;
 mod assets;
+pub(crate) mod connection_limit;
 mod dev;
 mod error;
 mod extract;

@@ -127,6 +127,14 @@ impl Installation {
         process
     }
 
+    /// The same, which has so many files until it asks for more.
+    pub fn start_with_files_at_first(&self, most: u32) -> Process {
+        let limited = format!("ulimit -S -n {most}; exec \"$0\" \"$@\"");
+        let mut process = self.launch_by(&["sh", "-c", &limited], self.port, &[]);
+        process.wait_until_ready();
+        process
+    }
+
     /// The same, for whom modes of files count even if this is root.
     pub fn start_without_privileges(&self) -> Process {
         let by: &[&str] = if rustix::process::geteuid().is_root() {

@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod race;
 pub mod raw_http;
 pub mod relying_party;
+pub mod reverse_proxy;
 pub mod wait;
 pub mod webdriver;
 

@@ -73,7 +73,7 @@ fn parse(hop: &str) -> Option<IpAddr> {
     address.ok().map(|address| address.to_canonical())
 }
 
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+pub(in crate::web) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted
         .iter()
         .any(|network| network.contains(&address.to_canonical()))
