@@ -1,15 +1,19 @@
 //! Config → store, keys, routes → a running server. The command line and the tests start the product through here.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_http::{Request, Response};
+use actix_service::{IntoServiceFactory, ServiceFactory};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServerHandle};
 use actix_web::middleware::{Compress, Condition, from_fn};
-use actix_web::{App, HttpServer, web};
+use actix_web::rt::net::{TcpStream, UnixStream};
+use actix_web::{App, web};
 use arc_swap::ArcSwapOption;
 
 use crate::client_cache::ClientCache;
@@ -29,16 +33,18 @@ use crate::store::{
 };
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::web::address_limit::{self, AddressLimit};
-use crate::web::connection_limit::ConnectionLimit;
+use crate::web::connection::{self, ConnectionLimit};
 use crate::web::state::AppState;
 use crate::web::{request_log, routes};
 
 /// Passwords that may wait for a core; with more, an honest 503 at once serves people better than a page that hangs.
 const WAITING_HASHES_PER_CORE: usize = 32;
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Over all threads.
 const MOST_CONNECTIONS: usize = 10_000;
+/// To be accepted.
+const MOST_WAITING: i32 = 2_048;
+/// Probes and whoever collects metrics.
+const MOST_CONNECTIONS_OF_OPERATORS: usize = 256;
 const DRAIN_SECONDS: u64 = 20;
 
 /// Why a server can't start; every text names the remedy or the thing concerned.
@@ -246,67 +252,98 @@ fn serve(
     state: web::Data<AppState>,
 ) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError> {
     let (base, development) = (config.issuer.path().to_owned(), config.development);
-    let threads = threads_by_default();
     let limited = state.address_limit.is_enabled();
-    let (connections, known) = (ConnectionLimit::new(), state.clone());
-    let server = HttpServer::new(move || {
+    let threads = threads_by_default().get();
+    let builder = actix_server::Server::build()
+        .workers(threads)
+        .max_concurrent_connections(MOST_CONNECTIONS.div_ceil(threads))
+        .shutdown_timeout(DRAIN_SECONDS);
+    let served = state.clone();
+    let application = move || {
         App::new()
             .app_data(state.clone())
+            // What it refuses itself is an answer of ours like any other.
+            .wrap(Compress::default())
             .wrap(Condition::new(limited, from_fn(address_limit::refuse)))
             .wrap(Condition::new(limited, state.address_limit.counting()))
             .wrap(from_fn(request_log::around))
-            .wrap(Compress::default())
             .configure(|app| routes::configure(app, &base, development))
-    })
-    .client_request_timeout(HEAD_DEADLINE)
-    .keep_alive(KEEP_ALIVE)
-    .workers(threads.get())
-    .max_connections(MOST_CONNECTIONS.div_ceil(threads.get()))
-    .on_connect(move |connection, belongings| {
-        connections.admit(connection, belongings, &known.config, &known.metrics);
-    })
-    .shutdown_timeout(DRAIN_SECONDS)
-    .disable_signals();
-    let failed = |source| StartError::Listen {
-        address: config.listen.to_string(),
-        source,
     };
-    let server = match &config.listen {
-        Listen::Tcp(address) => server.bind(address).map_err(failed)?,
-        Listen::Unix(path) => {
-            remove_stale_socket(path)?;
-            server.bind_uds(path).map_err(failed)?
-        }
-    };
-    let address = server.addrs().first().copied();
-    Ok((server.run(), address))
+    listen(&config.listen, builder, served, application)
 }
 
 fn serve_management(
     config: &Config,
     state: web::Data<AppState>,
 ) -> Result<actix_web::dev::Server, StartError> {
-    let server = HttpServer::new(move || {
+    let builder = actix_server::Server::build()
+        .workers(1)
+        .max_concurrent_connections(MOST_CONNECTIONS_OF_OPERATORS)
+        .shutdown_timeout(1);
+    let served = state.clone();
+    let application = move || {
         App::new()
             .app_data(state.clone())
             .configure(routes::configure_management)
-    })
-    .workers(1)
-    .client_request_timeout(HEAD_DEADLINE)
-    .shutdown_timeout(1)
-    .disable_signals();
+    };
+    listen(&config.management.listen, builder, served, application).map(|(server, _)| server)
+}
+
+/// Runs a server of this application at an address.
+fn listen<A, I, S, B>(
+    at: &Listen,
+    builder: actix_server::ServerBuilder,
+    state: web::Data<AppState>,
+    application: A,
+) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError>
+where
+    A: Fn() -> I + Clone + Send + 'static,
+    I: IntoServiceFactory<S, Request> + 'static,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Future: 'static,
+    S::Service: 'static,
+    S::Error: Into<actix_web::Error> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    B: MessageBody + 'static,
+{
     let failed = |source| StartError::Listen {
-        address: config.management.listen.to_string(),
+        address: at.to_string(),
         source,
     };
-    let server = match &config.management.listen {
-        Listen::Tcp(address) => server.bind(address).map_err(failed)?,
+    let builder = builder.disable_signals();
+    let (limit, stopping) = (ConnectionLimit::new(), builder.graceful_shutdown_signal());
+    let (builder, address) = match at {
+        Listen::Tcp(address) => {
+            let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+            // The standard library lets few wait, and Linux lets that be changed.
+            rustix::net::listen(&listener, MOST_WAITING).map_err(|error| failed(error.into()))?;
+            let address = listener.local_addr().map_err(failed)?;
+            let builder = builder.listen("http", listener, move || {
+                connection::serve::<TcpStream, _, _, _>(
+                    application(),
+                    state.clone(),
+                    limit.clone(),
+                    stopping.clone(),
+                )
+            });
+            (builder, Some(address))
+        }
         Listen::Unix(path) => {
-            remove_stale_socket(path)?;
-            server.bind_uds(path).map_err(failed)?
+            remove_stale_socket(path).map_err(failed)?;
+            let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+            let builder = builder.listen_uds("http", listener, move || {
+                connection::serve::<UnixStream, _, _, _>(
+                    application(),
+                    state.clone(),
+                    limit.clone(),
+                    stopping.clone(),
+                )
+            });
+            (builder, None)
         }
     };
-    Ok(server.run())
+    Ok((builder.map_err(failed)?.run(), address))
 }
 
 /// A socket that a killed process left behind would keep us from binding.

@@ -27,7 +27,7 @@ mod cli;
 mod client_assertion;
 mod client_credentials;
 mod clients;
-mod connection_limit;
+mod connections;
 mod cors;
 mod crash;
 mod db_copy;

@@ -2,7 +2,7 @@
 
 pub(crate) mod address_limit;
 mod assets;
-pub(crate) mod connection_limit;
+pub(crate) mod connection;
 mod dev;
 mod error;
 mod extract;

@@ -1,6 +1,7 @@
 //! Around every request: an id, one log line, headers that protect, and an answer even when a handler panics.
 
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
@@ -13,7 +14,9 @@ use actix_web::{Error, HttpMessage as _, HttpResponse, web};
 use futures_util::FutureExt as _;
 use opentelemetry::Context;
 
+use super::connection::Exchanges;
 use super::error;
+use super::routes;
 use super::security_headers;
 use super::state::AppState;
 use crate::random;
@@ -46,9 +49,11 @@ pub(crate) async fn around<B: MessageBody + 'static>(
         .clone();
     let parent = state.telemetry.is_some().then(|| parent_of(&request));
     // Taken now: the request itself belongs to the router until it is answered.
-    let path = request.path().to_owned();
+    let path = routes::path_of(request.request()).to_owned();
 
+    let exchange = Exchange(request.conn_data::<Rc<Exchanges>>().cloned());
     let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    drop(exchange);
     let took = started.elapsed();
     let duration_ms = took.as_micros() as f64 / 1000.0;
     let mut response = match outcome {
@@ -99,6 +104,17 @@ pub(crate) async fn around<B: MessageBody + 'static>(
     tracing::info!(request_id = %id, %method, route, status, duration_ms, client_id, user_id, "request");
     drop(extensions);
     Ok(response)
+}
+
+/// A request without an answer: over its connection no other one is read meanwhile. Dropped also when nobody waits any more.
+struct Exchange(Option<Rc<Exchanges>>);
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(exchanges) = &self.0 {
+            exchanges.answered();
+        }
+    }
 }
 
 fn parent_of(request: &ServiceRequest) -> Context {

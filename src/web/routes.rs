@@ -2,7 +2,7 @@
 
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
-use actix_web::{Resource, web};
+use actix_web::{HttpRequest, Resource, web};
 
 use super::login::{account_chooser, consent, sign_in, sign_out};
 use super::oidc::{
@@ -217,6 +217,20 @@ pub(super) fn methods(pattern: &str, base: &str) -> Vec<Method> {
         .find(|route| route.path == own)
         .map(|route| route.methods.to_vec())
         .unwrap_or_default()
+}
+
+/// The path as the router reads it: `/%74oken` is the token endpoint, for every rule that goes by a path.
+pub(super) fn path_of(request: &HttpRequest) -> &str {
+    request.match_info().as_str()
+}
+
+/// Whether the handler finds out who asks, and decides itself whom it serves beyond a limit.
+pub(super) fn knows_who_asks(method: &Method, path: &str, base: &str) -> bool {
+    let own = path.strip_prefix(base).unwrap_or(path);
+    let is_taken = |route: &Route| route.path == own && route.methods.contains(method);
+    class_of(path, base) == Some(RouteClass::Clients)
+        && *method != Method::OPTIONS
+        && TABLE.iter().any(is_taken)
 }
 
 /// How requests to this path are counted. Probes and what pages are made of are not: they cost next to nothing.

@@ -127,6 +127,14 @@ impl Installation {
         process
     }
 
+    /// The same, with a log on a disk that is full.
+    pub fn start_with_a_full_log(&self) -> Process {
+        let full = "exec \"$0\" \"$@\" 2>/dev/full";
+        let mut process = self.launch_by(&["sh", "-c", full], self.port, &[]);
+        process.wait_until_ready();
+        process
+    }
+
     /// The same, which has so many files until it asks for more.
     pub fn start_with_files_at_first(&self, most: u32) -> Process {
         let limited = format!("ulimit -S -n {most}; exec \"$0\" \"$@\"");
@@ -336,6 +344,18 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.split_whitespace().next());
         number.unwrap().parse().unwrap()
+    }
+
+    /// How much of the processors it has used so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The name before it is in parentheses; a tick is a hundredth of a second on every machine in use.
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11..=12]
+            .iter()
+            .map(|ticks| ticks.parse::<u64>().unwrap())
+            .sum();
+        Duration::from_millis(ticks * 10)
     }
 
     /// How many files and connections it has open.

@@ -1,22 +1,17 @@
 //! How many connections one address may hold open, so that nobody alone takes all that there are.
 //!
-//! Nothing is read from a connection beyond the limit. A trusted proxy is not counted, since it is one address for
+//! Nothing is read from a connection beyond the limit: it is closed. A trusted proxy is not counted, since it is one address for
 //! everybody; what it lets through of each is its own affair.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix_web::dev::Extensions;
-use actix_web::rt::net::TcpStream;
-use rustix::net::{Shutdown, shutdown};
+use ipnet::IpNet;
 
-use super::extract::client_ip;
-use crate::config::Config;
 use crate::identity::throttle::network;
-use crate::metrics::{Bucket, Metrics};
+use crate::web::extract::client_ip;
 
 /// Far more than a browser or an app's pool opens, and a tenth of what the server takes.
 const MOST_OF_ONE: usize = 1_000;
@@ -28,11 +23,16 @@ pub(crate) struct ConnectionLimit {
     most: usize,
 }
 
+/// The address has as many connections as one may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an address opened too many connections")]
+pub(crate) struct TooMany;
+
 /// How many each network has open; one that has none is not in it.
 type Open = Arc<Mutex<HashMap<String, usize>>>;
 
 /// One connection's place, free again when the connection has ended.
-struct Place {
+pub(crate) struct Place {
     open: Open,
     network: String,
 }
@@ -45,33 +45,18 @@ impl ConnectionLimit {
         }
     }
 
-    /// What becomes of a new connection: its place goes along with it, or it ends.
+    /// A place for a connection from this address, if there is one: `None` for whom nobody counts.
     pub(crate) fn admit(
         &self,
-        connection: &dyn Any,
-        belongings: &mut Extensions,
-        config: &Config,
-        metrics: &Metrics,
-    ) {
-        // Whoever connects to a Unix socket is a proxy of ours.
-        let Some(stream) = connection.downcast_ref::<TcpStream>() else {
-            return;
-        };
-        let Some(address) = stream.peer_addr().ok().map(|peer| peer.ip()) else {
-            return;
-        };
-        if client_ip::is_trusted(address, &config.trusted_proxies) {
-            return;
-        }
-        match self.take(address) {
-            Some(place) => {
-                belongings.insert(place);
+        peer: Option<IpAddr>,
+        trusted: &[IpNet],
+    ) -> Result<Option<Place>, TooMany> {
+        // Without an address it came by a Unix socket, from a proxy of ours.
+        match peer {
+            Some(peer) if !client_ip::is_trusted(peer, trusted) => {
+                self.take(peer).map(Some).ok_or(TooMany)
             }
-            None => {
-                metrics.throttled(Bucket::Connections);
-                tracing::debug!("an address opened too many connections");
-                let _gone_already = shutdown(stream, Shutdown::Both);
-            }
+            _ => Ok(None),
         }
     }
 
