@@ -24,7 +24,7 @@ use ipnet::IpNet;
 use super::error::{self, About};
 use super::extract::client_ip::client_ip;
 use super::pages::ErrorKind;
-use super::routes::{self, RouteClass};
+use super::routes;
 use super::state::AppState;
 use super::visit::Visit;
 use crate::config::Config;
@@ -98,7 +98,7 @@ impl KeyExtractor for ByAddressAndClass {
     type KeyExtractionError = Infallible;
 
     fn extract(&self, request: &ServiceRequest) -> Result<Self::Key, Infallible> {
-        let class = routes::class_of(request.path(), &self.base);
+        let class = routes::class_of(routes::path_of(request.request()), &self.base);
         let address = client_ip(request.request(), &self.trusted_proxies);
         Ok(class
             .zip(address.map(network))
@@ -118,15 +118,15 @@ pub(crate) async fn refuse<B: MessageBody + 'static>(
     let state = request
         .app_data::<web::Data<AppState>>()
         .expect("every application is built with its state");
-    let decides_itself =
-        || routes::class_of(request.path(), state.base()) == Some(RouteClass::Clients);
+    let path = routes::path_of(request.request());
+    let decides_itself = || routes::knows_who_asks(request.method(), path, state.base());
     if !is_exceeded(request.request()) || decides_itself() {
         return next
             .call(request)
             .await
             .map(ServiceResponse::map_into_left_body);
     }
-    let refusal = if routes::answers_json(request.path(), state.base()) {
+    let refusal = if routes::answers_json(path, state.base()) {
         refusal_json(request.request())
     } else {
         refusal_page(request.request(), state)

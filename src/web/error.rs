@@ -269,7 +269,7 @@ pub(super) fn framework_refusal(request: &HttpRequest, status: StatusCode) -> Ht
     let state = request
         .app_data::<web::Data<AppState>>()
         .expect("every application is built with its state");
-    if routes::answers_json(request.path(), state.base()) {
+    if routes::answers_json(routes::path_of(request), state.base()) {
         return json_refusal(status);
     }
     page(

@@ -31,7 +31,7 @@ fn refuse(request: &HttpRequest) -> Option<HttpResponse> {
     let state = request
         .app_data::<web::Data<AppState>>()
         .expect("every application is built with its state");
-    if request.method() != Method::GET || !is_page(request.path(), state.base()) {
+    if request.method() != Method::GET || !is_page(routes::path_of(request), state.base()) {
         return None;
     }
     let issuer = &state.config.issuer;
