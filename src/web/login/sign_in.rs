@@ -289,11 +289,11 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
             .await?
     };
     if let Err((full, until)) = counted {
-        let is_address = buckets.iter().skip(1).any(|(bucket, _)| *bucket == full);
-        let which = match (&known_browser, is_address) {
+        let is_account = buckets.last().is_some_and(|(bucket, _)| *bucket == full);
+        let which = match (&known_browser, is_account) {
             (Some(_), _) => metrics::Bucket::Browser,
-            (None, true) => metrics::Bucket::Address,
-            (None, false) => metrics::Bucket::Account,
+            (None, true) => metrics::Bucket::Account,
+            (None, false) => metrics::Bucket::Address,
         };
         tracing::warn!(
             known_browser = known_browser.is_some(),
