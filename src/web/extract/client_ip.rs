@@ -40,17 +40,13 @@ pub fn resolve(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> 
     if address.is_some_and(|address| !is_trusted(address, trusted)) {
         return address;
     }
-    let Some(values) = headers
+    let hops: Vec<_> = headers
         .get_all("x-forwarded-for")
-        .map(|value| value.to_str().ok())
-        .collect::<Option<Vec<_>>>()
-    else {
-        return address;
-    };
-    let hops: Vec<_> = values.iter().flat_map(|value| value.split(',')).collect();
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .collect();
     for hop in hops.into_iter().rev() {
         // Whatever can't be read was not written by a proxy of ours: what lies before it counts for nothing.
-        let Some(hop) = parse(hop.trim()) else {
+        let Some(hop) = str::from_utf8(hop).ok().and_then(|hop| parse(hop.trim())) else {
             return address;
         };
         address = Some(hop);
@@ -96,7 +92,7 @@ mod tests {
         for value in forwarded {
             headers.append(
                 HeaderName::from_static("x-forwarded-for"),
-                HeaderValue::from_str(value).expect("a header value"),
+                HeaderValue::from_bytes(value.as_bytes()).expect("a header value"),
             );
         }
         resolve(peer, &headers, &trusted)
@@ -134,6 +130,10 @@ mod tests {
             "198.51.100.7"
         );
         assert_eq!(seen("10.0.0.1", &["198.51.100.7, garbage"]), "10.0.0.1");
+        // Bytes that are no text hide nobody who stands to their right.
+        for forwarded in [&["\u{e4}, 198.51.100.7"][..], &["\u{e4}", "198.51.100.7"]] {
+            assert_eq!(seen("10.0.0.1", forwarded), "198.51.100.7");
+        }
         assert_eq!(seen("10.0.0.1", &["[2001:db8::1]:4711"]), "2001:db8::1");
         assert_eq!(seen("10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");
     }
