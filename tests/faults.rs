@@ -284,6 +284,22 @@ fn r6_on_a_full_disk_what_can_be_read_is_and_nothing_is_lost() {
 }
 
 #[test]
+fn r6_a_log_that_can_not_be_written_stops_nothing() {
+    let (installation, rp) = installation();
+    let _server = installation.start_with_a_full_log();
+    let stolen = connect(&rp);
+    let next = rp.refresh(stolen.refresh_token(), &[]);
+    let last = rp.refresh(next.refresh_token(), &[]);
+    assert_eq!(last.status, 200, "{}", last.json);
+    assert_eq!(rp.get("/livez").status, 200);
+    // What has something to say about it is done all the same.
+    assert_eq!(rp.refresh(stolen.refresh_token(), &[]).status, 400);
+    assert_eq!(rp.refresh(last.refresh_token(), &[]).status, 400);
+    assert_eq!(rp.userinfo(last.access_token()).status, 401);
+    assert_sound(&installation.store());
+}
+
+#[test]
 fn r28_a_server_that_ran_out_of_files_goes_on_when_it_has_some_again() {
     let (installation, rp) = installation();
     let _server = installation.start_with_files(128);

@@ -20,6 +20,8 @@ fn start(level: LogLevel, format: LogFormat) {
     let terminal = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
+        // A line that can't be written would be reported on standard error, which panics where that is what is full.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let json = match format {
         LogFormat::Auto => !terminal,
