@@ -58,20 +58,21 @@ pub fn find_locked(conn: &mut AnyConnection, id: &ClientId) -> Result<Option<Cli
 
 /// Every client, by its id.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<Client>, StoreError> {
-    let rows: Vec<String> = t::table
-        .order(t::client_id)
-        .select(t::metadata)
-        .load(conn)?;
-    rows.iter().map(|text| from_json(text)).collect()
+    let rows: Vec<String> = t::table.select(t::metadata).load(conn)?;
+    let apps = rows.iter().map(|text| from_json(text));
+    let mut apps = apps.collect::<Result<Vec<Client>, _>>()?;
+    // Not by the database: each has an order of its own.
+    apps.sort_by(|a, b| a.client_id.cmp(&b.client_id));
+    Ok(apps)
 }
 
 /// Those that came from a file.
 pub fn managed(conn: &mut AnyConnection) -> Result<Vec<ClientId>, StoreError> {
-    let ids: Vec<String> = t::table
+    let mut ids: Vec<String> = t::table
         .filter(t::managed.eq(true))
-        .order(t::client_id)
         .select(t::client_id)
         .load(conn)?;
+    ids.sort();
     Ok(ids.iter().map(|id| ClientId::from_request(id)).collect())
 }
 

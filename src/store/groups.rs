@@ -16,11 +16,11 @@ pub(super) struct Row {
 
 /// All of them, by name.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<Group>, StoreError> {
-    let rows: Vec<Row> = t::table
-        .order(t::name)
-        .select(query::columns::<Row>())
-        .load(conn)?;
-    Ok(rows.into_iter().map(Group::from).collect())
+    let rows: Vec<Row> = t::table.select(query::columns::<Row>()).load(conn)?;
+    let mut groups: Vec<_> = rows.into_iter().map(Group::from).collect();
+    // Not by the database: each has an order of its own.
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(groups)
 }
 
 /// One of them.
@@ -36,11 +36,12 @@ pub fn find(conn: &mut AnyConnection, name: &str) -> Result<Option<Group>, Store
 
 /// The names of those that came from a file.
 pub fn managed(conn: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
-    Ok(t::table
+    let mut names: Vec<String> = t::table
         .filter(t::managed.eq(true))
-        .order(t::name)
         .select(t::name)
-        .load(conn)?)
+        .load(conn)?;
+    names.sort();
+    Ok(names)
 }
 
 /// Describes a group as a file does.

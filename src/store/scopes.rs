@@ -24,10 +24,9 @@ pub fn known(conn: &mut AnyConnection) -> Result<KnownScopes, StoreError> {
 
 /// Those that were defined, by name.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<DefinedScope>, StoreError> {
-    let rows: Vec<Row> = t::table
-        .order(t::name)
-        .select(query::columns::<Row>())
-        .load(conn)?;
+    let mut rows: Vec<Row> = t::table.select(query::columns::<Row>()).load(conn)?;
+    // Not by the database: each has an order of its own.
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows.into_iter().map(DefinedScope::try_from).collect()
 }
 
@@ -44,11 +43,12 @@ pub fn find(conn: &mut AnyConnection, name: &str) -> Result<Option<DefinedScope>
 
 /// The names of those that came from a file.
 pub fn managed(conn: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
-    Ok(t::table
+    let mut names: Vec<String> = t::table
         .filter(t::managed.eq(true))
-        .order(t::name)
         .select(t::name)
-        .load(conn)?)
+        .load(conn)?;
+    names.sort();
+    Ok(names)
 }
 
 /// Defines a scope as a file does. Servers see it within a second.

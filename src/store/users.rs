@@ -68,20 +68,19 @@ pub fn find_by_email(
 
 /// Everybody, by e-mail.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<User>, StoreError> {
-    let rows: Vec<Row> = t::table
-        .order(t::email_key)
-        .select(query::columns::<Row>())
-        .load(conn)?;
+    let mut rows: Vec<Row> = t::table.select(query::columns::<Row>()).load(conn)?;
+    // Not by the database: each has an order of its own.
+    rows.sort_by(|a, b| a.email_key.cmp(&b.email_key));
     rows.into_iter().map(User::try_from).collect()
 }
 
 /// Those who came from a file.
 pub fn managed(conn: &mut AnyConnection) -> Result<Vec<User>, StoreError> {
-    let rows: Vec<Row> = t::table
+    let mut rows: Vec<Row> = t::table
         .filter(t::managed.eq(true))
-        .order(t::email_key)
         .select(query::columns::<Row>())
         .load(conn)?;
+    rows.sort_by(|a, b| a.email_key.cmp(&b.email_key));
     rows.into_iter().map(User::try_from).collect()
 }
 
