@@ -28,6 +28,10 @@ pub(super) fn read() -> Result<String, Failure> {
             line.pop();
         }
     }
+    // A mark that some editors put before a text is not what anybody types at the sign-in.
+    if let Some(text) = line.strip_prefix("\u{feff}".as_bytes()) {
+        line = text.to_vec();
+    }
     if line.is_empty() {
         return Err(Failure::new(
             "the password is read from standard input, as one line, and there was none",
