@@ -518,7 +518,7 @@ fn a3_no_command_registers_a_redirect_uri_that_leads_elsewhere() {
         let file = json!({ "clients": [{ "client_id": "notes", "application_type": "native", "redirect_uris": [uri] }] });
         let apply = place.run_with_input(&["apply", "-"], &file.to_string());
         assert_eq!((apply.code, apply.out.as_str()), (Some(1), ""), "{uri}");
-        assert!(create.err.contains("redirect_uris[0]") && apply.err.contains("redirect_uris[0]"));
+        assert!(create.err.contains("--redirect-uri: ") && apply.err.contains("redirect_uris[0]"));
     }
     assert!(place.objects(&["clients", "list"]).is_empty());
 }

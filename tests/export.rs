@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::installation::Installation;
 use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};
+use crate::support::postgres;
 use crate::support::relying_party::Rp;
 
 /// Something of every kind that a file can say.
@@ -18,8 +19,7 @@ fn everything() -> Value {
             {
                 "email": EMAIL, "password": PASSWORD, "email_verified": true, "admin": true, "groups": ["staff"],
                 "claims": {
-                    "name": "Alice \"Al\" Archer", "birthdate": "1990-02-28", "phone_number": "+49 421 1", "phone_number_verified": true,
-                    "address": { "locality": "Bremen", "country": "DE" }
+                    "address": { "locality": "Bremen", "country": "DE" }, "name": "Alice \"Al\" Archer", "birthdate": "1990-02-28", "phone_number": "+49 421 1", "phone_number_verified": true
                 }
             },
             { "email": "Bob@Example.test", "disabled": true, "groups": ["staff", "it's \\ 100% \"ours\""] }
@@ -93,6 +93,46 @@ fn an_export_that_is_applied_to_an_empty_database_is_exported_the_same() {
 }
 
 #[test]
+fn an_export_goes_through_toml_without_a_change() {
+    let source = Installation::new(Database::Sqlite);
+    source.apply(&everything());
+    let (_, before) = source.answer(&["export"]);
+    let target = Installation::new(Database::Sqlite);
+    fs::write(target.path("everything.toml"), &before).unwrap();
+    target.run(&["apply", "everything.toml"]);
+    assert_eq!(target.answer(&["export"]).1, before);
+}
+
+#[test]
+fn an_export_has_one_order_whatever_the_order_of_the_database() {
+    let Some(cluster) = postgres::cluster() else {
+        return;
+    };
+    let seed = json!({
+        "users": [{ "email": "a-b@example.test" }, { "email": "aa@example.test" }, { "email": "a_c@example.test" }],
+        "clients": [
+            { "client_id": "B", "client_secret": SECRET, "redirect_uris": [CALLBACK] },
+            { "client_id": "a", "client_secret": SECRET, "redirect_uris": [CALLBACK] }
+        ],
+        "scopes": [{ "name": "B" }, { "name": "a" }],
+        "groups": [{ "name": "B" }, { "name": "a" }, { "name": "ä" }, { "name": "z" }]
+    });
+    let english = Installation::on_postgres(cluster.create_database_in_english());
+    english.apply(&seed);
+    let names = |list: &str, field: &str| -> Vec<String> {
+        let export = exported(&english);
+        let list = export[list].as_array().unwrap().iter();
+        list.map(|one| one[field].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let emails = ["a-b@example.test", "a_c@example.test", "aa@example.test"];
+    assert_eq!(names("users", "email"), emails);
+    assert_eq!(names("clients", "client_id"), ["B", "a"]);
+    assert_eq!(names("scopes", "name"), ["B", "a"]);
+    assert_eq!(names("groups", "name"), ["B", "a", "z", "ä"]);
+}
+
+#[test]
 fn who_was_exported_signs_in_with_the_same_password_as_the_same_person() {
     for database in Database::all() {
         let source = Installation::new(database);
@@ -150,19 +190,19 @@ fn a_person_keeps_the_sub_that_apps_know_them_by() {
         for (users, said) in [
             (
                 json!([{ "email": EMAIL, "sub": "another" }]),
-                "users[0].sub: alice@example.test has the sub \"from-elsewhere\", which never changes",
+                "users[0].sub (alice@example.test): alice@example.test has the sub \"from-elsewhere\", which never changes",
             ),
             (
                 json!([{ "email": "new@example.test", "sub": "from-elsewhere" }]),
-                "users[0].sub: \"from-elsewhere\" is alice@example.test",
+                "users[0].sub (new@example.test): \"from-elsewhere\" is alice@example.test",
             ),
             (
                 json!([{ "email": "new@example.test", "sub": "with space" }]),
-                "users[0].sub: is 1 to 255 printable",
+                "users[0].sub (new@example.test): is 1 to 255 printable",
             ),
             (
                 json!([{ "email": "a@example.test", "sub": "x" }, { "email": "b@example.test", "sub": "x" }]),
-                "users[1].sub: \"x\" is in the file twice",
+                "users[1].sub (b@example.test): \"x\" is in the file twice",
             ),
         ] {
             let file = place.path("bad.json");

@@ -102,16 +102,16 @@ fn each_mistake_about_scopes_and_groups_is_told_with_its_place() {
         &[],
     );
     for line in [
-        "clients[0].scope: \"nothing.such\" is not among openid profile email address phone groups offline_access",
+        "clients[0].scope (notes): \"nothing.such\" is not among openid profile email address phone groups offline_access",
         "scopes[0].name: \"email\" is OpenID Connect's; choose another",
         "scopes[1].name: is at most",
-        "scopes[2].claims[0]: \"shoe_size\" is not a standard claim",
-        "scopes[3].name: \"a\" is in the file twice",
-        "scopes[4].claim: is not known; did you mean claims?",
+        "scopes[2].claims[0] (a): \"shoe_size\" is not a standard claim",
+        "scopes[3].name (a): \"a\" is in the file twice",
+        "scopes[4].claim (b): is not known; did you mean claims?",
         "groups[0].name: a group's name is a text of one line",
-        "groups[1].members: says something else than users[0].groups",
-        "groups[2].members[0]: ",
-        "groups[3].description: is a text of one line",
+        "groups[1].members (staff): says something else than users[0].groups",
+        "groups[2].members[0] (x): ",
+        "groups[3].description (y): is a text of one line",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
@@ -146,7 +146,7 @@ fn a_file_says_who_is_in_a_group() {
             &[],
         );
         assert!(
-            said.contains("groups[0].members[1]: nobody has the address d@example.test"),
+            said.contains("groups[0].members[1] (staff): nobody has the address d@example.test"),
             "{said}"
         );
         assert_eq!(
@@ -211,7 +211,9 @@ fn a_scope_and_a_group_that_a_file_names_no_more_go_when_told_to() {
             &["--prune"],
         );
         assert!(
-            said.contains("scopes: \"contact\" is not in the file, but the client notes names it"),
+            said.contains(
+                "clients[0].scope (notes): \"contact\" is not among scopes, so --prune removes it"
+            ),
             "{said}"
         );
         assert_eq!(
@@ -228,7 +230,7 @@ fn a_scope_and_a_group_that_a_file_names_no_more_go_when_told_to() {
         let (code, said) = place.answer(&["apply", file.to_str().unwrap(), "--prune"]);
         assert_eq!(code, 0, "{said}");
         assert!(
-            said.contains("deleted group staff\ndeleted scope contact\n"),
+            said.contains("deleted group staff\n    members: without alice@example.test\ndeleted scope contact\n"),
             "{said}"
         );
         let left = place.objects(&["export"]).remove(0);

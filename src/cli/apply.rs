@@ -10,9 +10,8 @@ use super::failure::Failure;
 use super::output::{self, Format};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::seed::{self, Extent, Seed};
+use crate::seed::{self, Extent, File, Mistake, Seed, SeedError};
 use crate::startup;
-use crate::store::scopes;
 
 /// Brings people and apps to what a file says, or lists every mistake in it and changes nothing.
 pub(super) fn run(
@@ -22,12 +21,15 @@ pub(super) fn run(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let (text, written_as) = read(file)?;
-    let opened = startup::open(config, false)?;
-    let defined = opened.store.read_blocking(scopes::list)?;
-    let seed = Seed::parse_beside(&text, written_as, config, defined)?;
+    let file = read(file)?;
+    let store = startup::open(config, false)?.store;
     let now = Clock::system().now();
-    let mut summary = seed.apply_with(&opened.store, config, extent, now)?;
+    let applied = Seed::read(&file, config, &store, extent)
+        .and_then(|seed| seed.apply_with(&store, config, extent, now));
+    let mut summary = match applied {
+        Err(SeedError::Mistakes(mistakes)) => return tell(&file.name, &mistakes, format, out),
+        applied => applied?,
+    };
     if extent.dry_run {
         // They were never anybody's.
         summary.new_secrets.clear();
@@ -65,31 +67,47 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(file: &Path) -> Result<(String, seed::Format), Failure> {
+/// Where the name does not say how it is written, as of a pipe, the text does.
+fn read(file: &Path) -> Result<File, Failure> {
     if file == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().lock().read_to_string(&mut text)?;
-        let json = text.trim_start().starts_with('{');
-        return Ok((
-            text,
-            if json {
-                seed::Format::Json
-            } else {
-                seed::Format::Toml
-            },
-        ));
+        let mut bytes = Vec::new();
+        io::stdin().lock().read_to_end(&mut bytes)?;
+        return Ok(File {
+            name: "standard input".to_owned(),
+            bytes,
+            format: None,
+        });
     }
     let format = match file.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => seed::Format::Toml,
-        Some("json") => seed::Format::Json,
-        _ => {
-            return Err(Failure::new(format!(
-                "{}: the name of the file must end in .toml or .json",
-                file.display()
-            )));
-        }
+        Some("toml") => Some(seed::Format::Toml),
+        Some("json") => Some(seed::Format::Json),
+        _ => None,
     };
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
-    Ok((text, format))
+    let name = file.display().to_string();
+    match std::fs::read(file) {
+        Ok(bytes) => Ok(File {
+            name,
+            bytes,
+            format,
+        }),
+        Err(error) => Err(Failure::new(format!("{name}: {error}"))),
+    }
+}
+
+/// A line a mistake; as JSON on standard output, as `config check` does.
+fn tell(
+    name: &str,
+    mistakes: &[Mistake],
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    if format == Format::Table {
+        let text = mistakes.iter().map(|mistake| format!("\n{mistake}"));
+        let text: String = text.collect();
+        return Err(Failure::new(format!("{name}: nothing was changed{text}")));
+    }
+    for mistake in mistakes {
+        output::object(out, &json!(mistake))?;
+    }
+    Ok(ExitCode::FAILURE)
 }

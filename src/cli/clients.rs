@@ -25,6 +25,17 @@ use crate::store::{audit_events, client_secrets, clients, scopes};
 /// Ten years: beyond that a number is a slip of the pen.
 const LONGEST_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
 
+/// How a field of a new app is given here.
+const NAMES: &[(&str, &str)] = &[
+    ("client_id", "--id"),
+    ("client_name", "--name"),
+    ("redirect_uris", "--redirect-uri"),
+    ("post_logout_redirect_uris", "--post-logout-redirect-uri"),
+    ("jwks", "--jwks"),
+    ("scope", "--scope"),
+    ("allowed_cors_origins", "--cors-origin"),
+];
+
 #[derive(Subcommand)]
 pub(super) enum Verb {
     /// Register an app; its secret is shown this once.
@@ -122,7 +133,8 @@ fn create(
     let jwks = new.jwks.as_deref().map(read_keys).transpose()?;
     let store = startup::open(config, false)?.store;
     let defined = store.read_blocking(scopes::list)?;
-    let seed = Seed::of_new_client(metadata(new, jwks, &id), config, defined)?;
+    let seed = Seed::of_new_client(metadata(new, jwks, &id), config, defined)
+        .map_err(|error| error.naming(NAMES))?;
     let summary = seed.apply(&store, config, Clock::system().now())?;
     let secret = summary.new_secrets.first().map(|(_, secret)| secret);
     match format {

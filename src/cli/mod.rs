@@ -71,7 +71,7 @@ enum Verb {
         /// Only print the difference; exit code 1 if there is one.
         #[arg(long)]
         dry_run: bool,
-        /// Remove who came from a file once and is in this one no more.
+        /// Remove who came from a file once and is in this one no more; with a group, everybody's membership of it.
         #[arg(long)]
         prune: bool,
     },

@@ -23,6 +23,13 @@ use crate::startup::{self, Opened};
 
 use crate::store::{Store, StoreError, audit_events, grants, sessions, throttles, users};
 
+/// How a field of a new person is given here.
+const NAMES: &[(&str, &str)] = &[
+    ("password", "standard input"),
+    ("claims.name", "--name"),
+    ("groups", "--group"),
+];
+
 #[derive(Subcommand)]
 pub(super) enum Verb {
     /// Add a person; the password is one line of standard input.
@@ -113,7 +120,9 @@ fn create(
         claims,
         ..UserEntry::default()
     };
-    Seed::of_new_user(entry, config)?.apply(&store, config, Clock::system().now())?;
+    Seed::of_new_user(entry, config)
+        .map_err(|error| error.naming(NAMES))?
+        .apply(&store, config, Clock::system().now())?;
     let user = find(&store, &email)?
         .ok_or_else(|| Failure::new(format!("{email} was deleted again meanwhile")))?;
     match format {

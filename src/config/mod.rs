@@ -3,7 +3,6 @@
 //! A key is declared once, in [`settings!`] below: its reason (the doc comment), name, type, default, kind, and whether it
 //! is secret. Parsing, findings, variable names and the reference follow from that declaration.
 
-pub mod duration;
 mod findings;
 mod issuer;
 mod reference;
@@ -31,6 +30,7 @@ use self::sources::{Given, gather, parse_value, read_secret};
 pub use self::values::{DatabaseUrl, Listen, LogFormat, LogLevel, NotAllowed, SecretKey};
 use crate::identity::password::{HashError, HashSettings, Policy};
 use crate::identity::session::Lifetimes;
+pub use crate::protocol::duration;
 use crate::protocol::jose::algorithm::SigningAlgorithm;
 
 const MINUTE: u64 = 60;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::problem::Problem;
+
 /// What is known of a group itself; who is in it is known of each person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
@@ -24,17 +26,16 @@ pub fn is_name(name: &str) -> bool {
 
 impl Group {
     /// Everything that is wrong with it, field by field.
-    pub fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if !is_name(&self.name) {
-            problems.push(format!("name: {NAME_RULE}"));
+            problems.push(Problem::new("name", NAME_RULE));
         }
         if let Some(text) = &self.description
             && !is_line(text, LONGEST_DESCRIPTION)
         {
-            problems.push(format!(
-                "description: is a text of one line, at most {LONGEST_DESCRIPTION} bytes"
-            ));
+            let reason = format!("is a text of one line, at most {LONGEST_DESCRIPTION} bytes");
+            problems.push(Problem::new("description", reason));
         }
         problems
     }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::client::Client;
 use super::error::{OAuthError, invalid_request};
 use super::known_scopes::KnownScopes;
+use super::problem::Problem;
 use super::scope::Scope;
 
 /// What the server can say about a person, and which scope delivers it. `groups` is ours.
@@ -223,7 +224,7 @@ impl ClaimsRequest {
 }
 
 /// Checks what an operator says about a person; `null` and empty values are dropped, unknown names and wrong types refused.
-pub fn check_attributes(claims: &Map<String, Value>) -> Result<Map<String, Value>, Vec<String>> {
+pub fn check_attributes(claims: &Map<String, Value>) -> Result<Map<String, Value>, Vec<Problem>> {
     let mut checked = Map::new();
     let mut problems = Vec::new();
     for (name, value) in claims {
@@ -234,7 +235,7 @@ pub fn check_attributes(claims: &Map<String, Value>) -> Result<Map<String, Value
             Ok(()) => {
                 checked.insert(name.clone(), value.clone());
             }
-            Err(reason) => problems.push(format!("claims.{name}: {reason}")),
+            Err(reason) => problems.push(Problem::new(format!("claims.{name}"), reason)),
         }
     }
     if problems.is_empty() {
@@ -283,7 +284,7 @@ fn check_attribute(name: &str, value: &Value) -> Result<(), &'static str> {
         _ => text
             .is_some_and(|text| text.len() <= 2_000 && !text.chars().any(char::is_control))
             .then_some(())
-            .ok_or("is a text of one line"),
+            .ok_or("is a text of one line, at most 2000 bytes"),
     }
 }
 

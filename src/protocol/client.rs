@@ -1,6 +1,6 @@
 //! Clients: the apps that send people here. RFC 7591 §2; OpenID Connect Dynamic Client Registration §2.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
+use super::duration;
 use super::grants::GrantType;
 use super::jose::{ClientKey, SigningAlgorithm};
 use super::known_scopes::KnownScopes;
+use super::problem::Problem;
 use super::redirect_uri::RedirectUri;
 use super::resource;
 use super::scope::{self, Scope};
@@ -254,39 +256,12 @@ pub enum DurationText {
 }
 
 impl DurationText {
-    /// In seconds; nothing when the text has no sense.
+    /// Nothing when the text has no sense.
     pub fn duration(&self) -> Option<Duration> {
         match self {
             Self::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
-            Self::Text(text) => {
-                let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-                let unit = match text.get(digits.len()..)? {
-                    "" | "s" => 1,
-                    "m" => 60,
-                    "h" => 3_600,
-                    "d" => 86_400,
-                    _ => return None,
-                };
-                digits
-                    .parse::<u64>()
-                    .ok()?
-                    .checked_mul(unit)
-                    .map(Duration::from_secs)
-            }
+            Self::Text(text) => duration::parse(text),
         }
-    }
-}
-
-/// A value that can't be registered: which one, and what is allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    pub field: String,
-    pub reason: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.reason)
     }
 }
 
@@ -301,13 +276,32 @@ const LONGEST_RETRY_WINDOW: Duration = Duration::from_secs(600);
 impl ClientMetadata {
     /// Checks everything and lists every problem at once.
     pub fn check(&self, client_id: ClientId, known: &KnownScopes) -> Result<Client, Vec<Problem>> {
-        let mut problems = Problems::default();
-        self.check_sizes(&mut problems);
-        // What is too large is looked at no further: each of its values could be one more problem.
-        if !problems.0.is_empty() {
-            return Err(problems.0);
-        }
-        if !is_client_id(client_id.as_str()) {
+        self.check_beside(client_id, known, BTreeSet::new())
+    }
+
+    /// The same where some fields were refused before and are absent here: what depends on one of them is not judged.
+    pub fn check_beside(
+        &self,
+        client_id: ClientId,
+        known: &KnownScopes,
+        refused: BTreeSet<String>,
+    ) -> Result<Client, Vec<Problem>> {
+        let mut problems = Problems {
+            found: Vec::new(),
+            refused,
+        };
+        let mut fitting = self.clone();
+        fitting.refuse_what_is_too_large(&mut problems);
+        fitting.check_values(client_id, known, problems)
+    }
+
+    fn check_values(
+        &self,
+        client_id: ClientId,
+        known: &KnownScopes,
+        mut problems: Problems,
+    ) -> Result<Client, Vec<Problem>> {
+        if problems.is_sound("client_id") && !is_client_id(client_id.as_str()) {
             problems.add::<()>(
                 "client_id",
                 "is 1 to 255 of A-Z a-z 0-9 - _ . ~, and not dots alone",
@@ -320,34 +314,18 @@ impl ClientMetadata {
                 .add("application_type", "is web or native")
                 .unwrap_or_default(),
         };
-        let method = match self.token_endpoint_auth_method.as_deref() {
-            None | Some("client_secret_basic") => AuthMethod::ClientSecretBasic,
-            Some("client_secret_post") => AuthMethod::ClientSecretPost,
-            Some("private_key_jwt") => AuthMethod::PrivateKeyJwt,
-            Some("none") => AuthMethod::None,
-            Some(_) => problems
-                .add(
-                    "token_endpoint_auth_method",
-                    "is client_secret_basic, client_secret_post, private_key_jwt or none",
-                )
-                .unwrap_or(AuthMethod::None),
-        };
-        let is_without_secret = matches!(method, AuthMethod::None | AuthMethod::PrivateKeyJwt);
-        if is_without_secret && self.client_secret.is_some() {
+        let method = self.check_method(&mut problems);
+        if let Some(method @ (AuthMethod::None | AuthMethod::PrivateKeyJwt)) = method {
             let name = method.as_str();
-            problems.add::<()>(
-                "client_secret",
-                format!("a client with token_endpoint_auth_method {name} has no secret"),
-            );
+            let reason = format!("a client with token_endpoint_auth_method {name} has no secret");
+            if self.client_secret.is_some() {
+                problems.add::<()>("client_secret", reason.as_str());
+            }
+            if self.client_secret_hashes.is_some() {
+                problems.add::<()>("client_secret_hashes", reason);
+            }
         }
         let (jwks, auth_algorithm) = self.check_keys(method, &mut problems);
-        if is_without_secret && self.client_secret_hashes.is_some() {
-            let name = method.as_str();
-            problems.add::<()>(
-                "client_secret_hashes",
-                format!("a client with token_endpoint_auth_method {name} has no secret"),
-            );
-        }
         if let Some(secret) = &self.client_secret
             && (secret.len() < 32 || !secret.chars().all(|c| c.is_ascii_graphic()))
         {
@@ -356,7 +334,9 @@ impl ClientMetadata {
                 "is at least 32 printable ASCII characters; leave it out to have one made",
             );
         }
-        let native = application_type == ApplicationType::Native;
+        // Where nobody knows, what either may have is no mistake.
+        let native =
+            application_type == ApplicationType::Native || !problems.is_sound("application_type");
         let redirect_uris = problems.register("redirect_uris", &self.redirect_uris, native);
         let post_logout_redirect_uris = problems.register(
             "post_logout_redirect_uris",
@@ -364,24 +344,32 @@ impl ClientMetadata {
             native,
         );
         let grant_types = self.check_grant_types(method, &mut problems);
+        let knows_grants = problems.is_sound("grant_types");
         let signs_in = grant_types.contains(&GrantType::AuthorizationCode);
-        if self.redirect_uris.is_empty() && signs_in {
+        if self.redirect_uris.is_empty()
+            && signs_in
+            && knows_grants
+            && problems.is_sound("redirect_uris")
+        {
             problems.add::<()>(
                 "redirect_uris",
                 "at least one is needed to send people back to",
             );
         }
         let response_types: &[&str] = if signs_in { &["code"] } else { &[] };
-        if self
-            .response_types
-            .as_ref()
-            .is_some_and(|types| types != response_types)
+        if knows_grants
+            && problems.is_sound("response_types")
+            && self
+                .response_types
+                .as_ref()
+                .is_some_and(|types| types != response_types)
         {
             let reason = "is [\"code\"] with the grant type authorization_code, and [] without it";
             problems.add::<()>("response_types", reason);
         }
         let session_refresh_tokens = self.session_refresh_tokens.unwrap_or(false);
-        if session_refresh_tokens && !grant_types.contains(&GrantType::RefreshToken) {
+        if session_refresh_tokens && knows_grants && !grant_types.contains(&GrantType::RefreshToken)
+        {
             let reason = "needs \"refresh_token\" among grant_types";
             problems.add::<()>("session_refresh_tokens", reason);
         }
@@ -403,7 +391,8 @@ impl ClientMetadata {
                     unknown
                         if unknown.is_empty()
                             // What a machine may do at its APIs has names that only those know.
-                            || grant_types.contains(&GrantType::ClientCredentials) =>
+                            || grant_types.contains(&GrantType::ClientCredentials)
+                            || problems.refused.contains("grant_types") =>
                     {
                         Some(scope)
                     }
@@ -478,31 +467,53 @@ impl ClientMetadata {
             redirect_uris,
             post_logout_redirect_uris,
             grant_types,
-            token_endpoint_auth_method: method,
+            token_endpoint_auth_method: method.unwrap_or(AuthMethod::None),
             token_endpoint_auth_signing_alg: auth_algorithm,
             jwks,
             id_token_signed_response_alg: algorithm,
             default_max_age: self.default_max_age,
-            default_acr_values: distinct(self.default_acr_values.as_deref()),
+            default_acr_values: distinct(self.default_acr_values.as_deref().unwrap_or_default()),
             scope,
             require_pkce: self.require_pkce.unwrap_or(false),
             skip_consent: self.skip_consent.unwrap_or(false),
             access_token_format,
-            allowed_cors_origins: distinct(self.allowed_cors_origins.as_deref()),
-            allowed_resources: distinct(self.allowed_resources.as_deref()),
-            protected_resources: distinct(self.protected_resources.as_deref()),
+            allowed_cors_origins: distinct(
+                self.allowed_cors_origins.as_deref().unwrap_or_default(),
+            ),
+            allowed_resources: distinct(self.allowed_resources.as_deref().unwrap_or_default()),
+            protected_resources: distinct(self.protected_resources.as_deref().unwrap_or_default()),
             claims_in_id_token: self.claims_in_id_token.unwrap_or(false),
             session_refresh_tokens,
             tokens,
         };
-        if problems.0.is_empty() {
+        if problems.found.is_empty() {
             Ok(client)
         } else {
-            Err(problems.0)
+            Err(problems.found)
         }
     }
 
-    fn check_grant_types(&self, method: AuthMethod, problems: &mut Problems) -> Vec<GrantType> {
+    /// Nothing when nobody knows which.
+    fn check_method(&self, problems: &mut Problems) -> Option<AuthMethod> {
+        let field = "token_endpoint_auth_method";
+        match self.token_endpoint_auth_method.as_deref() {
+            None if !problems.is_sound(field) => None,
+            None | Some("client_secret_basic") => Some(AuthMethod::ClientSecretBasic),
+            Some("client_secret_post") => Some(AuthMethod::ClientSecretPost),
+            Some("private_key_jwt") => Some(AuthMethod::PrivateKeyJwt),
+            Some("none") => Some(AuthMethod::None),
+            Some(_) => problems.add(
+                field,
+                "is client_secret_basic, client_secret_post, private_key_jwt or none",
+            ),
+        }
+    }
+
+    fn check_grant_types(
+        &self,
+        method: Option<AuthMethod>,
+        problems: &mut Problems,
+    ) -> Vec<GrantType> {
         let Some(names) = &self.grant_types else {
             return vec![GrantType::AuthorizationCode];
         };
@@ -522,19 +533,22 @@ impl ClientMetadata {
             }
         }
         let has = |grant_type| grant_types.contains(&grant_type);
-        if names.is_empty() {
+        if names.is_empty() && problems.is_sound("grant_types") {
             problems.add::<()>(
                 "grant_types",
                 "has at least one; leave it out for authorization_code",
             );
         }
-        if has(GrantType::RefreshToken) && !has(GrantType::AuthorizationCode) {
+        if has(GrantType::RefreshToken)
+            && !has(GrantType::AuthorizationCode)
+            && problems.is_sound("grant_types")
+        {
             problems.add::<()>(
                 "grant_types",
                 "refresh_token needs authorization_code beside it",
             );
         }
-        if has(GrantType::ClientCredentials) && method == AuthMethod::None {
+        if has(GrantType::ClientCredentials) && method == Some(AuthMethod::None) {
             let reason = "client_credentials needs a client that can keep a secret (RFC 6749 §4.4)";
             problems.add::<()>("grant_types", reason);
         }
@@ -544,12 +558,14 @@ impl ClientMetadata {
     /// Keys, and the only algorithm if one is named; both of no use to a client that signs nothing.
     fn check_keys(
         &self,
-        method: AuthMethod,
+        method: Option<AuthMethod>,
         problems: &mut Problems,
     ) -> (Vec<ClientKey>, Option<SigningAlgorithm>) {
-        let signs = method == AuthMethod::PrivateKeyJwt;
+        let signs = method.is_none_or(|method| method == AuthMethod::PrivateKeyJwt);
         let jwks = match &self.jwks {
-            None if signs => problems.add("jwks", "is needed for private_key_jwt"),
+            None if method.is_some() && signs && problems.is_sound("jwks") => {
+                problems.add("jwks", "is needed for private_key_jwt")
+            }
             None => None,
             Some(_) if !signs => problems.add(
                 "jwks",
@@ -577,56 +593,59 @@ impl ClientMetadata {
         (jwks, algorithm)
     }
 
-    fn check_sizes(&self, problems: &mut Problems) {
+    /// What is too large is looked at no further: each of its values could be one more problem.
+    fn refuse_what_is_too_large(&mut self, problems: &mut Problems) {
         let texts = [
-            ("client_name", &self.client_name, LONGEST_NAME),
-            ("client_uri", &self.client_uri, LONGEST_TEXT),
-            ("policy_uri", &self.policy_uri, LONGEST_TEXT),
-            ("tos_uri", &self.tos_uri, LONGEST_TEXT),
-            ("client_secret", &self.client_secret, LONGEST_TEXT),
-            ("scope", &self.scope, LONGEST_TEXT),
+            ("client_name", &mut self.client_name, LONGEST_NAME),
+            ("client_uri", &mut self.client_uri, LONGEST_TEXT),
+            ("policy_uri", &mut self.policy_uri, LONGEST_TEXT),
+            ("tos_uri", &mut self.tos_uri, LONGEST_TEXT),
+            ("client_secret", &mut self.client_secret, LONGEST_TEXT),
+            ("scope", &mut self.scope, LONGEST_TEXT),
         ];
         for (field, value, longest) in texts {
             if value.as_ref().is_some_and(|value| value.len() > longest) {
-                problems.add::<()>(field, format!("has more than {longest} bytes"));
+                problems.refuse(field, format!("has more than {longest} bytes"));
+                *value = None;
             }
         }
         let lists = [
-            ("redirect_uris", Some(&self.redirect_uris)),
-            ("response_types", self.response_types.as_ref()),
-            ("grant_types", self.grant_types.as_ref()),
+            ("redirect_uris", Some(&mut self.redirect_uris)),
+            ("response_types", self.response_types.as_mut()),
+            ("grant_types", self.grant_types.as_mut()),
             (
                 "post_logout_redirect_uris",
-                Some(&self.post_logout_redirect_uris),
+                Some(&mut self.post_logout_redirect_uris),
             ),
-            ("allowed_cors_origins", self.allowed_cors_origins.as_ref()),
-            ("allowed_resources", self.allowed_resources.as_ref()),
-            ("protected_resources", self.protected_resources.as_ref()),
-            ("default_acr_values", self.default_acr_values.as_ref()),
+            ("allowed_cors_origins", self.allowed_cors_origins.as_mut()),
+            ("allowed_resources", self.allowed_resources.as_mut()),
+            ("protected_resources", self.protected_resources.as_mut()),
+            ("default_acr_values", self.default_acr_values.as_mut()),
         ];
         for (field, values) in lists {
-            if values.is_some_and(|values| {
-                values.len() > MOST_VALUES || values.iter().any(|value| value.len() > LONGEST_TEXT)
-            }) {
-                problems.add::<()>(
-                    field,
-                    "has more than 100 values, or one of more than 2000 characters",
-                );
+            let Some(values) = values else { continue };
+            if values.len() > MOST_VALUES || values.iter().any(|value| value.len() > LONGEST_TEXT) {
+                let reason = "has more than 100 values, or one of more than 2000 characters";
+                problems.refuse(field, reason);
+                values.clear();
             }
         }
         if self.tokens.len() > MOST_VALUES {
-            problems.add::<()>("tokens", "has more than 100 values");
+            problems.refuse("tokens", "has more than 100 values");
+            self.tokens.clear();
         }
     }
 
     fn check_lifetimes(&self, problems: &mut Problems) -> Lifetimes {
         let mut lifetimes = Lifetimes::default();
-        let window = self
-            .refresh_retry_window
-            .iter()
-            .map(|text| ("refresh_retry_window", text));
-        let all = self.tokens.iter().map(|(name, text)| (name.as_str(), text));
-        for (name, text) in all.chain(window) {
+        let all = self.tokens.iter();
+        let mut all: Vec<_> = all
+            .map(|(name, text)| (name.as_str(), format!("tokens.{name}"), text))
+            .collect();
+        let window = "refresh_retry_window";
+        let outside = self.refresh_retry_window.iter();
+        all.extend(outside.map(|text| (window, window.to_owned(), text)));
+        for (name, field, text) in all {
             let (slot, longest) = match name {
                 "code" => (&mut lifetimes.code, LONGEST_CODE_LIFE),
                 "access" => (&mut lifetimes.access, LONGEST_TOKEN_LIFE),
@@ -638,7 +657,7 @@ impl ClientMetadata {
                 }
                 _ => {
                     problems.add::<()>(
-                        &format!("tokens.{name}"),
+                        &field,
                         "is not known: code, access, id, refresh_idle, refresh_absolute or refresh_retry_window",
                     );
                     continue;
@@ -650,13 +669,19 @@ impl ClientMetadata {
                 // Strict is a choice; a token that never lives is a mistake.
                 .filter(|life| !life.is_zero() || name == "refresh_retry_window")
             {
+                Some(life) if slot.is_some_and(|other| other != life) => {
+                    problems.add::<()>(
+                        &field,
+                        "says something else than tokens.refresh_retry_window",
+                    );
+                }
                 Some(life) => *slot = Some(life),
                 None => {
                     let reason = format!(
                         "is a duration such as \"60s\" or \"10m\", at most {} minutes",
                         longest.as_secs() / 60
                     );
-                    problems.add::<()>(&format!("tokens.{name}"), reason);
+                    problems.add::<()>(&field, reason);
                 }
             }
         }
@@ -664,16 +689,26 @@ impl ClientMetadata {
     }
 }
 
-#[derive(Default)]
-struct Problems(Vec<Problem>);
+struct Problems {
+    found: Vec<Problem>,
+    /// Fields whose values are not there to be judged.
+    refused: BTreeSet<String>,
+}
 
 impl Problems {
     fn add<T>(&mut self, field: &str, reason: impl Into<String>) -> Option<T> {
-        self.0.push(Problem {
-            field: field.to_owned(),
-            reason: reason.into(),
-        });
+        self.found.push(Problem::new(field, reason));
         None
+    }
+
+    fn refuse(&mut self, field: &str, reason: impl Into<String>) {
+        self.add::<()>(field, reason);
+        self.refused.insert(field.to_owned());
+    }
+
+    /// Whether what depends on a field can be judged.
+    fn is_sound(&self, field: &str) -> bool {
+        !self.refused.contains(field) && self.found.iter().all(|problem| problem.field != field)
     }
 
     /// Each address once, in the order in which they first come.
@@ -693,16 +728,17 @@ impl Problems {
     }
 }
 
-fn is_client_id(id: &str) -> bool {
+/// Can a client be called so?
+pub fn is_client_id(id: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
     // It becomes part of addresses, where dots alone mean another place.
     (1..=255).contains(&id.len()) && id.chars().all(allowed) && id.chars().any(|c| c != '.')
 }
 
 /// Each value once, in the order in which they first come.
-fn distinct(values: Option<&[String]>) -> Vec<String> {
+pub(crate) fn distinct(values: &[String]) -> Vec<String> {
     let mut once: Vec<String> = Vec::new();
-    for value in values.into_iter().flatten() {
+    for value in values {
         if !once.contains(value) {
             once.push(value.clone());
         }
@@ -1202,15 +1238,67 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units() {
-        let text = |text: &str| {
-            DurationText::Text(text.to_owned())
-                .duration()
-                .map(|life| life.as_secs())
+    fn a_duration_is_written_as_in_the_configuration() {
+        let text = |text: &str| DurationText::Text(text.to_owned()).duration();
+        assert_eq!(text("10m"), Some(Duration::from_secs(600)));
+        assert_eq!(text("+60s"), None);
+    }
+
+    #[test]
+    fn two_retry_windows_are_one() {
+        let both = |outside: &str, inside: &str| ClientMetadata {
+            refresh_retry_window: Some(DurationText::Text(outside.to_owned())),
+            tokens: BTreeMap::from([(
+                "refresh_retry_window".to_owned(),
+                DurationText::Text(inside.to_owned()),
+            )]),
+            ..metadata()
         };
-        assert_eq!(text("10m"), Some(600));
-        assert_eq!(text("90"), Some(90));
-        assert_eq!(text("1w"), None);
-        assert_eq!(text("-1s"), None);
+        assert_eq!(problems(&both("60s", "30s")), ["refresh_retry_window"]);
+        let client = both("60s", "1m").check(ClientId::from_request("c"), &KnownScopes::default());
+        let window = client.expect("they agree").tokens.refresh_retry_window;
+        assert_eq!(window, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_follows_from_a_mistake_is_no_other_one() {
+        let unknown = ClientMetadata {
+            token_endpoint_auth_method: Some("secret".to_owned()),
+            client_secret: Some("x".repeat(43)),
+            jwks: None,
+            ..metadata()
+        };
+        assert_eq!(problems(&unknown), ["token_endpoint_auth_method"]);
+        let misspelt = ClientMetadata {
+            grant_types: Some(vec!["authorization_cod".to_owned()]),
+            response_types: Some(vec!["code".to_owned()]),
+            session_refresh_tokens: Some(true),
+            ..metadata()
+        };
+        assert_eq!(problems(&misspelt), ["grant_types"]);
+        let unknown = ClientMetadata {
+            application_type: Some("mobile".to_owned()),
+            redirect_uris: vec!["com.example.app:/callback".to_owned()],
+            ..ClientMetadata::default()
+        };
+        assert_eq!(problems(&unknown), ["application_type"]);
+        let refused = BTreeSet::from(["redirect_uris".to_owned()]);
+        let absent = ClientMetadata::default();
+        let known = KnownScopes::default();
+        assert!(
+            absent
+                .check_beside(ClientId::from_request("c"), &known, refused)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_hides_nothing_else() {
+        let both = ClientMetadata {
+            client_name: Some("x".repeat(201)),
+            access_token_format: Some("none".to_owned()),
+            ..metadata()
+        };
+        assert_eq!(problems(&both), ["client_name", "access_token_format"]);
     }
 }

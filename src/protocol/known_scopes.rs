@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::claims;
+use super::problem::Problem;
 use super::scope::{self, Scope};
 
 /// A scope of an operator's own: what an API lets an app do, or another selection of claims.
@@ -32,40 +33,44 @@ const LONGEST_DESCRIPTION: usize = 500;
 
 impl DefinedScope {
     /// Everything that is wrong with it, field by field.
-    pub fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let is_one_token = self
-            .name
-            .parse::<Scope>()
-            .is_ok_and(|scope| scope.iter().eq([self.name.as_str()]));
-        if !is_one_token || self.name.len() > LONGEST_NAME {
-            problems.push(format!(
-                "name: is at most {LONGEST_NAME} printable ASCII characters without spaces, quotes and backslashes"
-            ));
-        } else if scope::SUPPORTED.contains(&self.name.as_str()) {
-            problems.push(format!(
-                "name: {:?} is OpenID Connect's; choose another",
-                self.name
-            ));
+        let mut add = |field: &str, reason: String| problems.push(Problem::new(field, reason));
+        if scope::SUPPORTED.contains(&self.name.as_str()) {
+            let reason = format!("{:?} is OpenID Connect's; choose another", self.name);
+            add("name", reason);
+        } else if !is_scope_name(&self.name) {
+            let reason = format!(
+                "is at most {LONGEST_NAME} printable ASCII characters without spaces, quotes and backslashes"
+            );
+            add("name", reason);
         }
         if let Some(text) = &self.description
             && (text.is_empty()
                 || text.len() > LONGEST_DESCRIPTION
                 || text.chars().any(char::is_control))
         {
-            problems.push(format!(
-                "description: is a text of one line, at most {LONGEST_DESCRIPTION} bytes"
-            ));
+            let reason = format!("is a text of one line, at most {LONGEST_DESCRIPTION} bytes");
+            add("description", reason);
         }
         for (index, claim) in self.claims.iter().enumerate() {
             if !claims::is_about_the_person(claim) {
-                problems.push(format!(
-                    "claims[{index}]: {claim:?} is not a standard claim (OpenID Connect Core 5.1) or groups"
-                ));
+                let reason = format!(
+                    "{claim:?} is not a standard claim (OpenID Connect Core 5.1) or groups"
+                );
+                add(&format!("claims[{index}]"), reason);
             }
         }
         problems
     }
+}
+
+/// Can a scope of an operator's own be called so?
+pub fn is_scope_name(name: &str) -> bool {
+    let is_one_token = name
+        .parse::<Scope>()
+        .is_ok_and(|scope| scope.iter().eq([name]));
+    is_one_token && name.len() <= LONGEST_NAME && !scope::SUPPORTED.contains(&name)
 }
 
 impl KnownScopes {

@@ -70,8 +70,19 @@ fn person(user: &User) -> Value {
     add("admin", json!(user.admin));
     add("disabled", json!(user.disabled));
     add("groups", json!(user.groups));
-    add("claims", json!(user.claims));
+    add("claims", sorted(&user.claims));
     Value::Object(person)
+}
+
+/// By their names: TOML puts tables last, so that any other order would not come back.
+fn sorted(members: &Map<String, Value>) -> Value {
+    let mut members: Vec<_> = members.iter().collect();
+    members.sort_by_key(|(name, _)| *name);
+    let sorted = members.into_iter().map(|(name, value)| {
+        let value = value.as_object().map_or_else(|| value.clone(), sorted);
+        (name.clone(), value)
+    });
+    Value::Object(sorted.collect())
 }
 
 /// Those that work; in an order that does not depend on when each was made, which a file does not say.

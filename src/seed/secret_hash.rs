@@ -6,6 +6,8 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fields::{self, Entry};
+use super::mistakes::{Mistake, Place};
 use crate::protocol::client_secret::{ClientSecret, MOST_SECRETS, PREFIX_LENGTH};
 use crate::protocol::seal::TokenHash;
 use crate::protocol::time::Timestamp;
@@ -13,7 +15,7 @@ use crate::protocol::time::Timestamp;
 /// One secret.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+pub(super) struct Hash {
     /// In base64url.
     sha256: String,
     /// How the secret begins, by which an operator recognises it.
@@ -24,71 +26,79 @@ struct Entry {
     expires_at: Option<String>,
 }
 
-/// Reads the member `client_secret_hashes`, or lists everything that is wrong with it.
-pub(super) fn read(hashes: &[Value]) -> Result<Vec<ClientSecret>, Vec<String>> {
-    let mut problems = Vec::new();
+/// Reads the member `client_secret_hashes`, and says everything that is wrong with it.
+pub(super) fn read(
+    client: &Place,
+    hashes: &[Value],
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<ClientSecret> {
     let mut secrets: Vec<ClientSecret> = Vec::new();
     if hashes.len() > MOST_SECRETS {
-        problems.push(format!(
-            "client_secret_hashes: has more than {MOST_SECRETS} secrets"
-        ));
+        let problem = format!("has more than {MOST_SECRETS} secrets");
+        mistakes.push(client.mistake("client_secret_hashes", problem));
+        return secrets;
     }
     for (index, value) in hashes.iter().enumerate() {
-        let place = format!("client_secret_hashes[{index}]");
-        match read_one(value) {
-            Ok(secret) if secrets.iter().any(|other| other.hash == secret.hash) => {
-                problems.push(format!("{place}.sha256: is there twice"));
-            }
-            Ok(secret) => secrets.push(secret),
-            Err(problem) => problems.push(format!("{place}{problem}")),
+        let place = Place {
+            path: client.field(&format!("client_secret_hashes[{index}]")),
+            entry: client.entry.clone(),
+        };
+        let Some(secret) = read_one(place.clone(), value, mistakes) else {
+            continue;
+        };
+        if secrets.iter().any(|other| other.hash == secret.hash) {
+            mistakes.push(place.mistake("sha256", "is there twice"));
+        } else {
+            secrets.push(secret);
         }
     }
-    if problems.is_empty() {
-        Ok(secrets)
-    } else {
-        Err(problems)
-    }
+    secrets
 }
 
-fn read_one(value: &Value) -> Result<ClientSecret, String> {
-    // An object first: serde would also read a list as the members in their order.
-    let members = value.as_object().ok_or(": is no object")?;
-    let entry: Entry = serde_json::from_value(Value::Object(members.clone()))
-        .map_err(|error| format!(": {error}"))?;
-    let bytes = URL_SAFE_NO_PAD.decode(&entry.sha256).ok();
-    let hash = bytes.and_then(|bytes| TokenHash::from_slice(&bytes));
-    let prefix = entry.prefix;
+fn read_one(place: Place, value: &Value, mistakes: &mut Vec<Mistake>) -> Option<ClientSecret> {
+    let Entry {
+        place,
+        value: secret,
+        refused,
+    } = fields::entry::<Hash>(place, value, &fields::SECRET_HASH, mistakes)?;
+    let before = mistakes.len();
+    let prefix = secret.prefix;
     if prefix.chars().count() > PREFIX_LENGTH || !prefix.chars().all(|c| c.is_ascii_graphic()) {
-        return Err(format!(
-            ".prefix: is at most {PREFIX_LENGTH} characters of printable ASCII"
-        ));
+        let problem = format!("is at most {PREFIX_LENGTH} characters of printable ASCII");
+        mistakes.push(place.mistake("prefix", problem));
     }
-    let expires_at = match entry
-        .expires_at
-        .as_deref()
-        .map(DateTime::parse_from_rfc3339)
-    {
-        None => None,
-        Some(Ok(time)) => Some(Timestamp::from_seconds(time.timestamp())),
-        Some(Err(_unreadable)) => {
-            return Err(".expires_at: is a time such as 2030-01-31T12:00:00Z".to_owned());
-        }
-    };
-    Ok(ClientSecret {
+    let expires_at = secret.expires_at.as_deref();
+    let expires_at = expires_at.map(DateTime::parse_from_rfc3339).transpose();
+    if expires_at.is_err() {
+        let problem = "is a time such as 2030-01-31T12:00:00Z";
+        mistakes.push(place.mistake("expires_at", problem));
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(&secret.sha256).ok();
+    let hash = bytes.and_then(|bytes| TokenHash::from_slice(&bytes));
+    if hash.is_none() && !refused.contains("sha256") {
+        let problem = "is 32 bytes in base64url, which are 43 characters";
+        mistakes.push(place.mistake("sha256", problem));
+    }
+    if mistakes.len() > before {
+        return None;
+    }
+    Some(ClientSecret {
         // Each row gets its own when it is written.
         id: String::new(),
-        hash: hash.ok_or(".sha256: is 32 bytes in base64url, which are 43 characters")?,
+        hash: hash?,
         prefix,
         from_file: true,
         created_at: Timestamp::from_seconds(0),
         last_used_at: None,
-        expires_at,
+        expires_at: expires_at
+            .ok()?
+            .map(|time| Timestamp::from_seconds(time.timestamp())),
     })
 }
 
 /// A secret as a file has it.
 pub(super) fn write(secret: &ClientSecret) -> Value {
-    let entry = Entry {
+    let entry = Hash {
         sha256: URL_SAFE_NO_PAD.encode(secret.hash.as_bytes()),
         prefix: secret.prefix.clone(),
         expires_at: secret.expires_at.map(Timestamp::to_rfc3339),
@@ -115,13 +125,16 @@ mod tests {
                 Timestamp::from_seconds(0),
             )
         };
-        assert_eq!(read(&[write(&secret)]), Ok(vec![secret]));
+        let mut mistakes = Vec::new();
+        let read = read(&Place::default(), &[write(&secret)], &mut mistakes);
+        assert_eq!((read, mistakes), (vec![secret], Vec::new()));
     }
 
     #[test]
     fn each_mistake_names_its_place() {
         let good = "A".repeat(43);
-        let problems = read(&[
+        let mut mistakes = Vec::new();
+        let hashes = [
             json!({ "sha256": "AA" }),
             json!({ "sha256": good, "expires_at": "tomorrow" }),
             json!({ "sha256": good, "prefix": "1234567" }),
@@ -129,16 +142,21 @@ mod tests {
             json!([good]),
             json!({ "sha256": good }),
             json!({ "sha256": good }),
-        ])
-        .expect_err("six mistakes");
-        assert_eq!(problems.len(), 6, "{problems:?}");
-        assert!(
-            problems[0].starts_with("client_secret_hashes[0].sha256: "),
-            "{problems:?}"
-        );
-        assert_eq!(
-            problems[5],
-            "client_secret_hashes[6].sha256: is there twice"
-        );
+            json!({ "sha256": 5, "expires_at": true }),
+        ];
+        read(&Place::at("clients[0]"), &hashes, &mut mistakes);
+        let paths = mistakes.iter().map(|mistake| mistake.path.as_str());
+        let expected = [
+            "[0].sha256",
+            "[1].expires_at",
+            "[2].prefix",
+            "[3].secret",
+            "[4]",
+            "[6].sha256",
+            "[7].sha256",
+            "[7].expires_at",
+        ];
+        let expected = expected.map(|place| format!("clients[0].client_secret_hashes{place}"));
+        assert_eq!(paths.collect::<Vec<_>>(), expected);
     }
 }

@@ -6,6 +6,9 @@ use std::sync::{Arc, mpsc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::export::metadata_of;
+use super::fit::misfits;
+use super::mistakes::Mistake;
 use super::{
     CheckedClient, CheckedUser, Extent, FileSecret, Known, Seed, SeedError, Summary, UserSecret,
 };
@@ -15,7 +18,6 @@ use crate::identity::password::{self, HashSettings};
 use crate::identity::user::User;
 use crate::protocol::client::ClientId;
 use crate::protocol::client_secret::{ClientSecret, MOST_SECRETS};
-use crate::protocol::grants::GrantType;
 use crate::protocol::time::Timestamp;
 use crate::random;
 use crate::store::{
@@ -66,8 +68,10 @@ impl Seed {
                 Ok(Written::Done(summary)) => return Ok(summary),
                 Ok(Written::Exists(email)) => return Err(SeedError::Exists(email)),
                 Ok(Written::ClientExists(id)) => return Err(SeedError::ClientExists(id)),
-                Ok(Written::Mistakes(mistakes)) => return Err(SeedError::Mistakes(mistakes)),
-                Ok(Written::TooManySecrets(id)) => return Err(SeedError::TooManySecrets(id)),
+                Ok(Written::Mistakes(mut mistakes)) => {
+                    seed.origin.locate(&mut mistakes);
+                    return Err(SeedError::Mistakes(mistakes));
+                }
                 Ok(Written::Moved) => {}
                 // Somebody else has just added one of them.
                 Err(error) if error.is_duplicate() => {}
@@ -109,10 +113,8 @@ enum Written {
     Exists(String),
     /// Nothing was written: there is such an app, and it was not to be changed.
     ClientExists(ClientId),
-    /// Nothing was written: the file's secret would be one too many.
-    TooManySecrets(ClientId),
     /// Nothing was written: the file does not fit to what is there.
-    Mistakes(Vec<String>),
+    Mistakes(Vec<Mistake>),
     /// Nothing was written: a password was changed after it had been compared with the file's.
     Moved,
 }
@@ -185,7 +187,6 @@ fn write(
             people.insert(key, user);
         }
     }
-    let mut mistakes = Vec::new();
     for (checked, judged) in seed.users.iter().zip(judged) {
         let earlier = people.get(checked.email.key());
         if earlier.is_some() && seed.known == Known::OnlyNew {
@@ -196,12 +197,8 @@ fn write(
         {
             return Ok(Written::Moved);
         }
-        mistakes.extend(wrong_sub(tx, checked, earlier)?);
     }
-    // Nobody could be written under a sub that is somebody else's.
-    if !mistakes.is_empty() {
-        return Ok(Written::Mistakes(mistakes));
-    }
+    let mut mistakes = misfits(tx, seed, prune)?;
     let mut apps = Vec::new();
     for (app, fresh) in seed.clients.iter().zip(fresh) {
         let id = &app.client.client_id;
@@ -210,9 +207,15 @@ fn write(
         if !matches!(app.secret, FileSecret::Unsaid)
             && !client_secrets::has_room_for(tx, id, &hashes, now)?
         {
-            return Ok(Written::TooManySecrets(id.clone()));
+            let problem = format!(
+                "with those of commands it would have more than {MOST_SECRETS} secrets; revoke one first"
+            );
+            mistakes.push(app.place.mistake(app.secret.field(), problem));
         }
         apps.push((app, fresh, secrets));
+    }
+    if !mistakes.is_empty() {
+        return Ok(Written::Mistakes(mistakes));
     }
     let by_file = seed.known == Known::Updated;
     let mut summary = Summary::default();
@@ -224,7 +227,7 @@ fn write(
             users::note_managed(tx, &id)?;
         }
     }
-    put_groups(tx, seed, trail, &mut summary, &mut mistakes)?;
+    put_groups(tx, seed, trail, &mut summary)?;
     for (app, fresh, secrets) in apps {
         let is_new = clients::insert(tx, &app.client, now)?;
         if !is_new && seed.known == Known::OnlyNew {
@@ -241,35 +244,9 @@ fn write(
         }
     }
     if prune {
-        delete_unnamed(tx, seed, trail, &mut summary, &mut mistakes)?;
+        delete_unnamed(tx, seed, trail, &mut summary)?;
     }
-    if mistakes.is_empty() {
-        Ok(Written::Done(summary))
-    } else {
-        Ok(Written::Mistakes(mistakes))
-    }
-}
-
-/// A `sub` stays whose it is: apps know people by nothing else.
-fn wrong_sub(
-    tx: &mut AnyConnection,
-    checked: &CheckedUser,
-    earlier: Option<&User>,
-) -> Result<Option<String>, StoreError> {
-    let Some(sub) = &checked.entry.sub else {
-        return Ok(None);
-    };
-    let place = &checked.place;
-    Ok(match earlier {
-        Some(earlier) if earlier.id == *sub => None,
-        Some(earlier) => Some(format!(
-            "{place}.sub: {} has the sub {:?}, which never changes",
-            earlier.email, earlier.id
-        )),
-        None => {
-            users::find(tx, sub)?.map(|other| format!("{place}.sub: {sub:?} is {}", other.email))
-        }
-    })
+    Ok(Written::Done(summary))
 }
 
 /// What a client is to have: what the file says, or the one that was made for it.
@@ -319,7 +296,6 @@ fn put_groups(
     seed: &Seed,
     trail: &Trail,
     summary: &mut Summary,
-    mistakes: &mut Vec<String>,
 ) -> Result<(), StoreError> {
     for checked in &seed.groups {
         let group = &checked.group;
@@ -328,17 +304,9 @@ fn put_groups(
         let mut different = Vec::new();
         if let Some(members) = &checked.members {
             let mut ids = BTreeSet::new();
-            for (index, email) in members.iter().enumerate() {
-                match users::find_by_email(tx, email.key())? {
-                    Some(user) => {
-                        ids.insert(user.id);
-                    }
-                    None => mistakes.push(format!(
-                        "{}.members[{index}]: nobody has the address {}",
-                        checked.place,
-                        email.display()
-                    )),
-                }
+            for (_, email) in members {
+                // Who was deleted just now is in no group.
+                ids.extend(users::find_by_email(tx, email.key())?.map(|user| user.id));
             }
             different = set_members(tx, &group.name, &ids, trail)?;
         }
@@ -382,13 +350,13 @@ fn set_members(
     Ok(moves)
 }
 
-/// Removes what came from a file once and is in this one no more. Nothing that came another way is touched.
+/// Removes what came from a file once and is in this one no more. A group takes along that people are in it, however they
+/// came there: apps must not go on hearing of a group that is gone. Nothing else that came another way is touched.
 fn delete_unnamed(
     tx: &mut AnyConnection,
     seed: &Seed,
     trail: &Trail,
     summary: &mut Summary,
-    mistakes: &mut Vec<String>,
 ) -> Result<(), StoreError> {
     for user in users::managed(tx)? {
         let is_named = |named: &CheckedUser| named.email.key() == user.email_key;
@@ -417,11 +385,13 @@ fn delete_unnamed(
             for user in seed.users.iter().filter(named_by_person) {
                 stay.extend(users::find_by_email(tx, user.email.key())?.map(|user| user.id));
             }
-            set_members(tx, &name, &stay, trail)?;
+            let left = set_members(tx, &name, &stay, trail)?;
             groups::delete(tx, &name)?;
             let event = Event::new(Kind::GroupDeleted).target(&name);
             audit_events::record(tx, trail, &event)?;
-            summary.deleted.push(format!("group {name}"));
+            let deleted = format!("group {name}");
+            summary.differences.insert(deleted.clone(), left);
+            summary.deleted.push(deleted);
         }
     }
     for name in scopes::managed(tx)? {
@@ -430,49 +400,13 @@ fn delete_unnamed(
             let event = Event::new(Kind::ScopeDeleted).target(&name);
             audit_events::record(tx, trail, &event)?;
             summary.deleted.push(format!("scope {name}"));
-            mistakes.extend(users_of_scope(tx, &name)?);
         }
     }
     Ok(())
 }
 
-/// Who may ask for a scope that goes has to be told first: a client that names what nobody knows could not be written again.
-fn users_of_scope(tx: &mut AnyConnection, name: &str) -> Result<Vec<String>, StoreError> {
-    let apps = clients::list(tx)?.into_iter();
-    let naming = apps.filter(|app| {
-        let scope = app.scope.as_ref();
-        scope.is_some_and(|scope| scope.contains(name))
-            && !app.may_use(GrantType::ClientCredentials)
-    });
-    Ok(naming
-        .map(|app| {
-            format!(
-                "scopes: {name:?} is not in the file, but the client {} names it",
-                app.client_id
-            )
-        })
-        .collect())
-}
-
 fn to_value(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("our own types always have a JSON form")
-}
-
-/// What is different, field by field, in the words of a file.
-fn differences(before: &Value, after: &Value) -> Vec<String> {
-    let (Some(before), Some(after)) = (before.as_object(), after.as_object()) else {
-        return Vec::new();
-    };
-    let nothing = Value::Null;
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    names
-        .into_iter()
-        .filter_map(|name| {
-            let old = before.get(name).unwrap_or(&nothing);
-            let new = after.get(name).unwrap_or(&nothing);
-            (old != new).then(|| format!("{name}: {old} -> {new}"))
-        })
-        .collect()
 }
 
 /// What a file can say of a person, without the secret.
@@ -588,7 +522,7 @@ fn put_client(
     if !is_same {
         clients::put(tx, &app.client, now)?;
     }
-    let before = earlier.as_ref().map(to_value);
+    let before = earlier.as_ref().map(metadata_of);
     // A client that had one before may have lost its last on purpose, so it gets none unasked.
     let needs_one = is_new || earlier.is_some_and(|earlier| !earlier.has_secret());
     let by_file = !matches!(app.secret, FileSecret::Unsaid);
@@ -618,26 +552,8 @@ fn put_client(
     if !is_new && secret_changed {
         different.push("client_secret: another one".to_owned());
     }
-    let after = to_value(&app.client);
+    let after = metadata_of(&app.client);
     let before = if is_new { None } else { before };
     summary.note(format!("client {id}"), before.as_ref(), &after, different);
     Ok(made)
-}
-
-impl Summary {
-    /// Writes down what became of one of them.
-    fn note(&mut self, name: String, before: Option<&Value>, after: &Value, also: Vec<String>) {
-        let Some(before) = before else {
-            self.created.push(name);
-            return;
-        };
-        let mut different = differences(before, after);
-        different.extend(also);
-        if different.is_empty() {
-            self.unchanged += 1;
-        } else {
-            self.differences.insert(name.clone(), different);
-            self.updated.push(name);
-        }
-    }
 }

@@ -51,13 +51,22 @@ pub fn cluster() -> Option<&'static Cluster> {
 impl Cluster {
     /// Creates a database, as a copy of another when that is named (to which nobody may be connected), and answers its URL.
     pub fn create_database(&self, template: Option<&str>) -> String {
+        let template = template.map_or("template1", database_name);
+        self.create(&format!("TEMPLATE {template}"))
+    }
+
+    /// Creates one that puts texts in the order of a dictionary.
+    pub fn create_database_in_english(&self) -> String {
+        self.create("TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' ENCODING 'UTF8'")
+    }
+
+    fn create(&self, options: &str) -> String {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{number}");
-        let template = template.map_or("template1", database_name);
         let mut connection =
             PgConnection::establish(&self.url("postgres")).expect("the cluster runs");
         connection
-            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
             .expect("a database can be created");
         self.url(&name)
     }
