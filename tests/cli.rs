@@ -721,7 +721,7 @@ fn a_client_says_where_people_go_after_signing_out() {
     let refused = create("http://notes.example.test/bye");
     assert_eq!(refused.code, Some(1));
     assert!(
-        refused.err.contains("post_logout_redirect_uris[0]"),
+        refused.err.contains("--post-logout-redirect-uri: "),
         "{}",
         refused.err
     );
