@@ -11,6 +11,7 @@
 //! | [`audit`] | what is written down of what happens | `protocol`, `random` |
 //! | [`metrics`], [`telemetry`] | what monitoring sees | `store` |
 //! | `http_client`, `causes` | how others are asked, and how an error reads | nothing |
+//! | [`listening`] | sockets that are no plain address | nothing |
 //! | [`clock`], [`random`] | the only readers of time and of randomness | nothing |
 
 pub mod audit;
@@ -24,6 +25,7 @@ mod http_client;
 pub mod identity;
 pub mod jobs;
 pub mod keys;
+pub mod listening;
 pub mod metrics;
 pub mod protocol;
 pub mod random;

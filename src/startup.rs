@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +23,7 @@ use crate::hashing::{HashingQueue, threads_by_default};
 use crate::identity::password::HashError;
 use crate::jobs::schedule;
 use crate::keys::{self, KeyError, KeyRing, Keys};
+use crate::listening::{Access, Inherited, at_path, tcp};
 use crate::metrics::Metrics;
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
@@ -41,8 +42,6 @@ use crate::web::{request_log, routes};
 const WAITING_HASHES_PER_CORE: usize = 32;
 /// Over all threads.
 const MOST_CONNECTIONS: usize = 10_000;
-/// To be accepted.
-const MOST_WAITING: i32 = 2_048;
 /// Probes and whoever collects metrics.
 const MOST_CONNECTIONS_OF_OPERATORS: usize = 256;
 const DRAIN_SECONDS: u64 = 20;
@@ -110,8 +109,17 @@ pub fn open(config: &Config, exclusive: bool) -> Result<Opened, StartError> {
     Ok(Opened { store, root })
 }
 
-/// Starts the product: binds before it works, so that a taken port changes nothing.
+/// Starts the product where its configuration says.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    Box::pin(start_on(config, clock, None)).await
+}
+
+/// Starts the product on a listener that is open already, else where its configuration says.
+pub async fn start_on(
+    config: Config,
+    clock: Clock,
+    inherited: Option<Inherited>,
+) -> Result<Running, StartError> {
     let hash_settings = config.password.hash_settings()?;
     let opened = {
         let config = config.clone();
@@ -183,7 +191,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         .look(&store, &state.throttle_limits(), now)
         .await?;
     let keeper = state.clone();
-    let (server, address) = serve(&config, state.clone())?;
+    let (server, address) = serve(&config, state.clone(), inherited)?;
     let mut servers = vec![server];
     if !config.development {
         servers.push(serve_management(&config, state)?);
@@ -250,6 +258,7 @@ impl Stopper {
 fn serve(
     config: &Config,
     state: web::Data<AppState>,
+    inherited: Option<Inherited>,
 ) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError> {
     let (base, development) = (config.issuer.path().to_owned(), config.development);
     let limited = state.address_limit.is_enabled();
@@ -269,7 +278,11 @@ fn serve(
             .wrap(from_fn(request_log::around))
             .configure(|app| routes::configure(app, &base, development))
     };
-    listen(&config.listen, builder, served, application)
+    let listener = match inherited {
+        Some(listener) => listener,
+        None => open_listener(&config.listen, Access::Everybody)?,
+    };
+    run(listener, builder, served, application)
 }
 
 fn serve_management(
@@ -286,12 +299,25 @@ fn serve_management(
             .app_data(state.clone())
             .configure(routes::configure_management)
     };
-    listen(&config.management.listen, builder, served, application).map(|(server, _)| server)
+    let listener = open_listener(&config.management.listen, Access::Group)?;
+    run(listener, builder, served, application).map(|(server, _)| server)
 }
 
-/// Runs a server of this application at an address.
-fn listen<A, I, S, B>(
-    at: &Listen,
+/// Listens there. The library would remove whatever is at a path first.
+fn open_listener(at: &Listen, access: Access) -> Result<Inherited, StartError> {
+    let opened = match at {
+        Listen::Tcp(address) => tcp(*address).map(Inherited::Tcp),
+        Listen::Unix(path) => at_path(path, access).map(Inherited::Unix),
+    };
+    opened.map_err(|source| StartError::Listen {
+        address: at.to_string(),
+        source,
+    })
+}
+
+/// Runs a server of this application.
+fn run<A, I, S, B>(
+    listener: Inherited,
     builder: actix_server::ServerBuilder,
     state: web::Data<AppState>,
     application: A,
@@ -307,18 +333,11 @@ where
     S::Response: Into<Response<B>> + 'static,
     B: MessageBody + 'static,
 {
-    let failed = |source| StartError::Listen {
-        address: at.to_string(),
-        source,
-    };
     let builder = builder.disable_signals();
     let (limit, stopping) = (ConnectionLimit::new(), builder.graceful_shutdown_signal());
-    let (builder, address) = match at {
-        Listen::Tcp(address) => {
-            let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-            // The standard library lets few wait, and Linux lets that be changed.
-            rustix::net::listen(&listener, MOST_WAITING).map_err(|error| failed(error.into()))?;
-            let address = listener.local_addr().map_err(failed)?;
+    let (builder, address) = match listener {
+        Inherited::Tcp(listener) => {
+            let address = listener.local_addr()?;
             let builder = builder.listen("http", listener, move || {
                 connection::serve::<TcpStream, _, _, _>(
                     application(),
@@ -326,12 +345,10 @@ where
                     limit.clone(),
                     stopping.clone(),
                 )
-            });
+            })?;
             (builder, Some(address))
         }
-        Listen::Unix(path) => {
-            remove_stale_socket(path).map_err(failed)?;
-            let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+        Inherited::Unix(listener) => {
             let builder = builder.listen_uds("http", listener, move || {
                 connection::serve::<UnixStream, _, _, _>(
                     application(),
@@ -339,25 +356,11 @@ where
                     limit.clone(),
                     stopping.clone(),
                 )
-            });
+            })?;
             (builder, None)
         }
     };
-    Ok((builder.map_err(failed)?.run(), address))
-}
-
-/// A socket that a killed process left behind would keep us from binding.
-fn remove_stale_socket(path: &PathBuf) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt as _;
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata)
-            if metadata.file_type().is_socket()
-                && std::os::unix::net::UnixStream::connect(path).is_err() =>
-        {
-            std::fs::remove_file(path)
-        }
-        _ => Ok(()),
-    }
+    Ok((builder.run(), address))
 }
 
 /// TLS ends somewhere else and we are reached from this machine only: that is a proxy, and nobody believes it.

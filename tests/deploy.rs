@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use latchkey::config;
@@ -87,16 +88,23 @@ fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
         return;
     };
     let folder = TempDir::new().unwrap();
-    let unit = folder.path().join("latchkey.service");
+    let (unit, socket) = (
+        folder.path().join("latchkey.service"),
+        folder.path().join("latchkey.socket"),
+    );
     let text = with(
         deploy("latchkey.service"),
         &[("/usr/local/bin/latchkey", env!("CARGO_BIN_EXE_latchkey"))],
     );
+    // What is for PostgreSQL alone is looked at too.
+    let text = text.replace("\n#LoadCredential", "\nLoadCredential");
+    let text = text.replace("\n#Environment", "\nEnvironment");
     fs::write(&unit, text).unwrap();
-    let run = |arguments: &[&str]| {
+    fs::write(&socket, deploy("latchkey.socket")).unwrap();
+    let run = |arguments: &[&str], units: &[&Path]| {
         let done = Command::new(&analyze)
             .args(arguments)
-            .arg(&unit)
+            .args(units)
             .output()
             .unwrap();
         let said = [done.stdout, done.stderr].concat();
@@ -105,10 +113,11 @@ fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
             String::from_utf8_lossy(&said).into_owned(),
         )
     };
-    let (good, said) = run(&["verify", "--man=no"]);
-    assert!(good && !said.contains("latchkey.service"), "{said}");
+    let (good, said) = run(&["verify", "--man=no"], &[&unit, &socket]);
+    assert!(good && !said.contains("latchkey."), "{said}");
     // Of ten; a unit without any of it has 9.6.
-    let (good, said) = run(&["security", "--offline=yes", "--no-pager", "--threshold=15"]);
+    let security = ["security", "--offline=yes", "--no-pager", "--threshold=15"];
+    let (good, said) = run(&security, &[&unit]);
     assert!(good, "{said}");
 }
 

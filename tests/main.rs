@@ -46,6 +46,7 @@ mod faults_panics;
 mod init;
 mod introspection;
 mod keys;
+mod listening;
 mod lost_answer;
 mod malformed;
 mod metrics;

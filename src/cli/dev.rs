@@ -53,7 +53,7 @@ pub(super) fn run(flags: &Flags, began: Instant) -> Result<ExitCode, Failure> {
     if flags.fresh {
         start_over(&flags.data_dir)?;
     }
-    match serve::until_stopped(config, began)? {
+    match serve::until_stopped(config, None, began)? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Somebody was quicker since the look above.
         Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::{banner, logging};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::listening::{self, Inherited};
 use crate::startup::{self, StartError, Stopper};
 
 /// Every connection that the server takes, and what it needs besides.
@@ -20,7 +21,9 @@ const MOST_FILES: u64 = 16_384;
 pub(super) fn run(config: Config, began: Instant) -> Result<ExitCode, Failure> {
     logging::for_server(&config);
     allow_connections();
-    until_stopped(config, began)??;
+    // Before there are threads.
+    let inherited = listening::inherited()?;
+    until_stopped(config, inherited, began)??;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -42,14 +45,19 @@ fn allow_connections() {
 
 /// Starts a server, prints where it is, and returns when it was stopped and has answered what it had accepted.
 /// The outer error is about printing and waiting, the inner one about the start.
-pub(super) fn until_stopped(config: Config, began: Instant) -> io::Result<Result<(), StartError>> {
+pub(super) fn until_stopped(
+    config: Config,
+    inherited: Option<Inherited>,
+    began: Instant,
+) -> io::Result<Result<(), StartError>> {
     actix_web::rt::System::new().block_on(async {
         // Before the start, so that a signal in the middle of it is not lost.
         let signals = (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         );
-        let running = match Box::pin(startup::start(config.clone(), Clock::system())).await {
+        let starting = startup::start_on(config.clone(), Clock::system(), inherited);
+        let running = match Box::pin(starting).await {
             Ok(running) => running,
             Err(error) => return Ok(Err(error)),
         };

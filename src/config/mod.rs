@@ -144,6 +144,8 @@ settings! {
         /// A path is allowed. Changing it later breaks every app, so choose a name that can stay.
         issuer: Issuer = required("https://id.example.test"), text::<Issuer>();
         /// Where the server waits for requests, usually behind a proxy that ends TLS.
+        /// A socket at a path has mode 0666: its folder says who may connect. Started by socket activation (systemd), the
+        /// server takes the one socket that it is handed (`LISTEN_FDS`) instead.
         listen: Listen = default("127.0.0.1:8080"), text::<Listen>();
         /// Encrypts what must be read again: private signing keys, TOTP seeds, waiting mail. Keep it out of database backups.
         secret_key: Option<SecretKey> = optional("made at first start as secret.key beside the SQLite file; must be set with PostgreSQL"),
@@ -161,6 +163,7 @@ settings! {
     /// What operators and monitoring see.
     management: ManagementConfig {
         /// Where /metrics, /livez and /readyz answer; apart from the main address, since metrics tell who signs in when.
+        /// A socket at a path has mode 0660.
         listen: Listen = default("127.0.0.1:9464"), text::<Listen>();
     }
 
