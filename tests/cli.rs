@@ -329,6 +329,114 @@ fn usage_errors_end_with_exit_code_2() {
 }
 
 #[test]
+fn a_password_in_a_wrong_argument_is_not_repeated() {
+    let place = Place::new();
+    let target = format!("sqlite://{}", place.path("copy.db").display());
+    for url in [
+        "mysql://u:hunter2@h/d",
+        "postgres://u:hunter2 @h/d",
+        "postgres://u:hunter2/x@h",
+    ] {
+        let done = place.run(&["db", "copy", "--from", url, "--to", &target]);
+        assert_eq!(done.code, Some(2), "{}", done.err);
+        assert!(
+            done.err.contains("--from <URL> must be") && !done.err.contains("hunter2"),
+            "{}",
+            done.err
+        );
+    }
+}
+
+#[test]
+fn a_password_of_the_configuration_is_in_no_error_of_the_database() {
+    let place = Place::new();
+    let refused = |url: &str| {
+        let mut command = place.command(&["users", "list"]);
+        command.env("LATCHKEY_SECRET_KEY", "5e".repeat(32));
+        let done = command.env("LATCHKEY_DATABASE__URL", url).output().unwrap();
+        assert_eq!(done.status.code(), Some(1));
+        String::from_utf8(done.stderr).unwrap()
+    };
+    for url in [
+        "postgres://u:S3cr%t@h/d",
+        "postgres://u:hunter2/xyz@h",
+        "postgres://u:hun@ter2@h",
+    ] {
+        let said = refused(url);
+        assert!(said.contains("percent-encoded"), "{said}");
+        for part in ["S3cr", "hun", "ter2"] {
+            assert!(!said.contains(part), "{said}");
+        }
+    }
+    // libpq's own words, on one line.
+    let said = refused("postgres://u:hunter2@127.0.0.1:1/d?sslmode=hunter2");
+    assert!(
+        said.contains("sslmode") && !said.contains("hunter2") && said.lines().count() == 1,
+        "{said}"
+    );
+    let said = refused("postgres://u:hunter2@127.0.0.1:1/d");
+    assert!(said.contains("refused") && !said.contains('\t'), "{said}");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_a_configuration_that_cannot_be_read() {
+    let place = Place::new();
+    fs::remove_file(place.path("latchkey.toml")).unwrap();
+    std::os::unix::fs::symlink("absent.toml", place.path("latchkey.toml")).unwrap();
+    let done = place.run(&["config", "check"]);
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.out.contains("latchkey.toml: cannot be read"),
+        "{}",
+        done.out
+    );
+    // Nothing is named by an empty variable.
+    fs::remove_file(place.path("latchkey.toml")).unwrap();
+    let mut command = place.command(&["config", "check"]);
+    command.env("LATCHKEY_CONFIG", "");
+    command.env("LATCHKEY_ISSUER", "https://id.example.test");
+    assert!(command.status().unwrap().success());
+}
+
+#[test]
+fn the_reference_and_what_counts_are_values_for_scripts() {
+    let place = Place::new();
+    let keys = place.objects(&["config", "reference"]);
+    let find = |keys: &[Value], name: &str| {
+        let found = keys.iter().find(|key| key["key"] == name);
+        found.unwrap_or_else(|| panic!("{name}")).clone()
+    };
+    let failures = find(&keys, "throttle.account_failures");
+    assert_eq!(failures["default"], 10);
+    assert_eq!(failures["variable"], "LATCHKEY_THROTTLE__ACCOUNT_FAILURES");
+    assert_eq!(
+        find(&keys, "keys.algorithms")["default"],
+        json!(["RS256", "ES256"])
+    );
+    assert_eq!(find(&keys, "issuer")["required"], true);
+    let url = find(&keys, "database.url");
+    assert_eq!(url["file_variable"], "LATCHKEY_DATABASE__URL_FILE");
+
+    let mut command = place.command(&["config", "show", "--output", "json"]);
+    command.env("LATCHKEY_TRUSTED_PROXIES", "10.0.0.0/8, ::1");
+    command.env("LATCHKEY_THROTTLE__ACCOUNT_FAILURES", "7");
+    let done = command.output().unwrap();
+    let shown: Vec<Value> = String::from_utf8(done.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(find(&shown, "throttle.account_failures")["value"], 7);
+    assert_eq!(
+        find(&shown, "trusted_proxies")["value"],
+        json!(["10.0.0.0/8", "::1"])
+    );
+    assert_eq!(find(&shown, "log.level")["value"], "info");
+    assert_eq!(find(&shown, "password.iterations")["value"], 1);
+    assert_eq!(find(&shown, "secret_key")["value"], Value::Null);
+}
+
+#[test]
 fn the_version_is_printed_without_a_configuration() {
     let place = Place::new();
     place.write("latchkey.toml", "?");

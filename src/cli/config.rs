@@ -48,8 +48,8 @@ pub(super) fn show(
         headings.push("FROM");
     }
     let row = |shown: &Shown| {
-        let value = shown.value.clone().unwrap_or_default();
-        let mut row = vec![shown.key.to_owned(), value];
+        let text = shown.text.clone().unwrap_or_default();
+        let mut row = vec![shown.key.to_owned(), text];
         if with_sources {
             row.push(shown.source.clone());
         }
@@ -69,9 +69,16 @@ pub(super) fn show(
     }
 }
 
-/// Prints every key with its default and reason, as a TOML file.
-pub(super) fn reference(out: &mut dyn Write) -> io::Result<ExitCode> {
-    out.write_all(config::reference().as_bytes())?;
+/// Prints every key with its default and reason: as a TOML file, or an object for each.
+pub(super) fn reference(format: Format, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match format {
+        Format::Table => out.write_all(config::reference().as_bytes())?,
+        Format::Json => {
+            for entry in config::entries() {
+                output::object(out, &serde_json::to_value(entry)?)?;
+            }
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -135,7 +142,7 @@ mod tests {
     #[test]
     fn the_reference_is_printed_whole() {
         let mut out = Vec::new();
-        reference(&mut out).expect("memory takes all");
+        reference(Format::Table, &mut out).expect("memory takes all");
         assert_eq!(String::from_utf8(out).expect("text"), config::reference());
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::database_argument::DatabaseArgument;
 use super::failure::Failure;
 use super::output::{self, Format};
 use crate::audit::Trail;
@@ -19,10 +20,10 @@ pub(super) enum Verb {
     /// Copy everything to an empty database, of either kind, and compare every row. No server may run meanwhile.
     Copy {
         /// Where everything is now: `sqlite://PATH` or `postgres://…`; a password may come from PGPASSWORD or PGPASSFILE.
-        #[arg(long, value_name = "URL", value_parser = url)]
+        #[arg(long, value_name = "URL", value_parser = DatabaseArgument)]
         from: DatabaseUrl,
         /// Where it is to be, in the same words.
-        #[arg(long, value_name = "URL", value_parser = url)]
+        #[arg(long, value_name = "URL", value_parser = DatabaseArgument)]
         to: DatabaseUrl,
     },
 }
@@ -71,9 +72,4 @@ fn open(url: &DatabaseUrl) -> Result<Store, Failure> {
         ..Options::default()
     };
     Ok(Store::open(&url, options)?)
-}
-
-fn url(text: &str) -> Result<DatabaseUrl, String> {
-    text.parse::<DatabaseUrl>()
-        .map_err(|error| error.to_string())
 }

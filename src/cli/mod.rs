@@ -8,6 +8,7 @@ mod backup;
 mod banner;
 mod clients;
 mod config;
+mod database_argument;
 mod db;
 mod dev;
 mod doctor;
@@ -156,7 +157,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Config(ConfigVerb::Show { sources: with }) => {
             return Ok(config::show(sources, with, format, out)?);
         }
-        Verb::Config(ConfigVerb::Reference) => return Ok(config::reference(out)?),
+        Verb::Config(ConfigVerb::Reference) => return Ok(config::reference(format, out)?),
         Verb::Init(answers) => return init::run(line.config, answers, format, out),
         Verb::Db(verb) => {
             logging::for_command();

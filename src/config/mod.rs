@@ -22,12 +22,14 @@ use ipnet::IpNet;
 
 pub use self::findings::{Finding, Findings, Place};
 pub use self::issuer::{Issuer, IssuerError};
-pub use self::reference::reference;
+pub use self::reference::{Entry, entries, reference};
 use self::rules::{Network, Raw, Rule, lasting, list, number, one_of, text};
 pub use self::shown::{Shown, shown};
 pub use self::sources::Sources;
-use self::sources::{Given, gather, parse_value, read_secret};
-pub use self::values::{DatabaseUrl, Listen, LogFormat, LogLevel, NotAllowed, SecretKey};
+use self::sources::{Given, gather, may_be_a_secret, parse_value, read_secret};
+pub use self::values::{
+    DatabaseUrl, DatabaseUrlError, Listen, LogFormat, LogLevel, NotAllowed, SecretKey,
+};
 use crate::identity::password::{HashError, HashSettings, Policy};
 use crate::identity::session::Lifetimes;
 pub use crate::protocol::duration;
@@ -93,24 +95,36 @@ macro_rules! settings {
             }
         )+
 
-        /// A configuration in which each part may have failed, so that the checks between keys still see the others.
+        /// A configuration in which each key may have failed, so that the checks between keys still see the others.
         struct Draft {
             $( $key: Option<$type>, )+
-            $( $section: Option<$struct>, )+
+            $( $section: draft::$struct, )+
+        }
+
+        mod draft {
+            use super::*;
+
+            $( pub(super) struct $struct {
+                $( pub(super) $inner: Option<$inner_type>, )+
+            } )+
         }
 
         impl Draft {
             fn read(reader: &mut Reader) -> Self {
-                $( let $key = reader.$presence(stringify!($key), &$rule); )+
-                $( let $section = {
-                    $( let $inner = reader.$inner_presence(concat!(stringify!($section), ".", stringify!($inner)), &$inner_rule); )+
-                    (|| Some($struct { $( $inner: $inner?, )+ }))()
-                }; )+
-                Self { $( $key, )+ $( $section, )+ }
+                Self {
+                    $( $key: reader.$presence(stringify!($key), &$rule), )+
+                    $( $section: draft::$struct {
+                        $( $inner: reader.$inner_presence(concat!(stringify!($section), ".", stringify!($inner)), &$inner_rule), )+
+                    }, )+
+                }
             }
 
             fn finish(self) -> Option<Config> {
-                Some(Config { $( $key: self.$key?, )+ $( $section: self.$section?, )+ development: false })
+                Some(Config {
+                    $( $key: self.$key?, )+
+                    $( $section: $struct { $( $inner: self.$section.$inner?, )+ }, )+
+                    development: false,
+                })
             }
         }
 
@@ -307,36 +321,47 @@ impl SecretKey {
 
 // Rules between keys; each finding stands at the key that somebody wrote, since defaults fit each other.
 fn judge(draft: &Draft, reader: &mut Reader) {
-    if let Some(session) = &draft.session
-        && session.idle > session.absolute
-    {
-        let (idle, absolute) = (
-            duration::print(session.idle),
-            duration::print(session.absolute),
-        );
-        if reader.is_given("session.idle") {
-            reader.complain(
-                "session.idle",
-                format!("must not be longer than session.absolute, which is {absolute}"),
-            );
-        } else {
-            reader.complain(
-                "session.absolute",
-                format!("must not be shorter than session.idle, which is {idle}"),
-            );
+    let Draft {
+        tokens,
+        session,
+        keys,
+        ..
+    } = draft;
+    let lifetimes = [
+        (
+            ("tokens.refresh_idle", tokens.refresh_idle),
+            ("tokens.refresh_absolute", tokens.refresh_absolute),
+        ),
+        (
+            ("session.idle", session.idle),
+            ("session.absolute", session.absolute),
+        ),
+    ];
+    for ((idle_name, idle), (absolute_name, absolute)) in lifetimes {
+        let (Some(idle), Some(absolute)) = (idle, absolute) else {
+            continue;
+        };
+        if idle > absolute && reader.is_given(idle_name) {
+            let absolute = duration::print(absolute);
+            let problem = format!("must not be longer than {absolute_name}, which is {absolute}");
+            reader.complain(idle_name, problem);
+        } else if idle > absolute {
+            let idle = duration::print(idle);
+            let problem = format!("must not be shorter than {idle_name}, which is {idle}");
+            reader.complain(absolute_name, problem);
         }
     }
-    if let Some(keys) = &draft.keys
-        && keys.publish_before >= keys.rotate_every
+    if let (Some(publish_before), Some(rotate_every)) = (keys.publish_before, keys.rotate_every)
+        && publish_before >= rotate_every
     {
-        let rotate_every = duration::print(keys.rotate_every);
         let (key, problem) = if reader.is_given("keys.publish_before") {
+            let rotate_every = duration::print(rotate_every);
             (
                 "keys.publish_before",
                 format!("must be shorter than keys.rotate_every, which is {rotate_every}"),
             )
         } else {
-            let publish_before = duration::print(keys.publish_before);
+            let publish_before = duration::print(publish_before);
             (
                 "keys.rotate_every",
                 format!("must be longer than keys.publish_before, which is {publish_before}"),
@@ -344,35 +369,31 @@ fn judge(draft: &Draft, reader: &mut Reader) {
         };
         reader.complain(key, problem);
     }
-    if let Some(keys) = &draft.keys
-        && !keys.algorithms.contains(&SigningAlgorithm::Rs256)
+    if let Some(algorithms) = &keys.algorithms
+        && !algorithms.contains(&SigningAlgorithm::Rs256)
     {
         reader.complain(
             "keys.algorithms",
             "must name RS256 too, which OpenID Connect requires (Discovery 3)".to_owned(),
         );
     }
-    if let (Some(listen), Some(management)) = (&draft.listen, &draft.management)
-        && *listen == management.listen
-        // Port 0 is a different free port each time.
-        && !matches!(listen, Listen::Tcp(address) if address.port() == 0)
+    if let (Some(listen), Some(management)) = (&draft.listen, &draft.management.listen)
+        && listen.overlaps(management)
     {
-        if reader.is_given("management.listen") {
-            reader.complain(
-                "management.listen",
-                "must not be the same as listen".to_owned(),
-            );
+        let (key, other, address) = if reader.is_given("management.listen") {
+            ("management.listen", "listen", listen)
         } else {
-            reader.complain(
-                "listen",
-                "must not be the same as management.listen".to_owned(),
-            );
-        }
+            ("listen", "management.listen", management)
+        };
+        let problem = if listen == management {
+            format!("must not be the same as {other}")
+        } else {
+            format!("must not take what {other} takes, which is {address}")
+        };
+        reader.complain(key, problem);
     }
     // Many processes may share a PostgreSQL; a key that one of them made beside itself would lock the others out.
-    if let (Some(database), Some(None)) = (&draft.database, &draft.secret_key)
-        && matches!(database.url, DatabaseUrl::Postgres(_))
-    {
+    if let (Some(DatabaseUrl::Postgres(_)), Some(None)) = (&draft.database.url, &draft.secret_key) {
         let problem = format!(
             "is missing, required with PostgreSQL; {}",
             how_to_set("secret_key", true)
@@ -387,6 +408,16 @@ impl Key {
         [Some(self.name), self.secret.then_some(self.file_name)]
             .into_iter()
             .flatten()
+    }
+
+    /// What counts when nobody sets it.
+    fn default(&self) -> Option<Raw> {
+        match self.presence {
+            Presence::Default(text) => {
+                Some(parse_value(text).expect("a test parses every default"))
+            }
+            Presence::Required(_) | Presence::Optional(_) => None,
+        }
     }
 }
 
@@ -450,49 +481,38 @@ impl Reader {
                     key.file_name,
                     format!("must not be set beside {name}: one of them, not both"),
                 );
+                // What is wrong with each is told too.
+                let _either = (self.inline(key, rule), self.from_file(key, rule));
                 None
             }
-            Source::Inline => {
-                let given = self.given.get(name)?;
-                match rule.read(&given.raw) {
-                    Ok(value) => Some(Some(value)),
-                    Err(problem) => {
-                        self.complain(name, problem);
-                        None
-                    }
-                }
-            }
-            Source::File => {
-                let given = self.given.get(key.file_name)?;
-                // The likeliest mistake with such a key would otherwise print the secret as a path that is not there.
-                if rule.read(&given.raw).is_ok() {
-                    let problem = "must be the path of a file, not the secret itself".to_owned();
-                    let (place, value) = (given.place.clone(), Some(HIDDEN.to_owned()));
-                    self.findings.push(Finding {
-                        place,
-                        key: Some(key.file_name.to_owned()),
-                        value,
-                        problem,
-                    });
-                    return None;
-                }
-                let content = match &given.raw {
-                    Raw::Word(path) | Raw::Text(path) => read_secret(Path::new(path)),
-                    _ => Err("must be the path of a file".to_owned()),
-                };
-                let value = content.and_then(|content| {
-                    rule.read(&Raw::Word(content))
-                        .map_err(|problem| format!("names a file whose content {problem}"))
-                });
-                match value {
-                    Ok(value) => Some(Some(value)),
-                    Err(problem) => {
-                        self.complain(key.file_name, problem);
-                        None
-                    }
-                }
-            }
+            Source::Inline => self.inline(key, rule).map(Some),
+            Source::File => self.from_file(key, rule).map(Some),
         }
+    }
+
+    fn inline<R: Rule>(&mut self, key: &'static Key, rule: &R) -> Option<R::Value> {
+        let read = rule.read(&self.given.get(key.name)?.raw);
+        self.value_or_complaint(key.name, read)
+    }
+
+    fn from_file<R: Rule>(&mut self, key: &'static Key, rule: &R) -> Option<R::Value> {
+        let raw = &self.given.get(key.file_name)?.raw;
+        let read = match raw {
+            // The likeliest mistake with such a key would otherwise print the secret as a path that is not there.
+            Raw::Word(_) | Raw::Text(_) if rule.read(raw).is_ok() || may_be_a_secret(raw) => {
+                Err("must be the path of a file, not the secret itself".to_owned())
+            }
+            Raw::Word(path) | Raw::Text(path) => read_secret(Path::new(path)).and_then(|content| {
+                rule.read(&Raw::Word(content))
+                    .map_err(|problem| format!("names a file whose content {problem}"))
+            }),
+            _ => Err("must be the path of a file".to_owned()),
+        };
+        self.value_or_complaint(key.file_name, read)
+    }
+
+    fn value_or_complaint<T>(&mut self, name: &'static str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|problem| self.complain(name, problem)).ok()
     }
 
     // A variable beats the file in either form, so that a container can replace what an image brings along.
@@ -518,10 +538,8 @@ impl Reader {
     }
 
     fn complain(&mut self, name: &'static str, problem: String) {
-        let secret = KEYS.iter().any(|key| key.secret && key.name == name);
         let (place, value) = match self.given.get(name) {
-            Some(given) if secret => (given.place.clone(), HIDDEN.to_owned()),
-            Some(given) => (given.place.clone(), given.raw.show()),
+            Some(given) => (given.place.clone(), shown_of(name, &given.raw)),
             None => (Place::Absent, "(default)".to_owned()),
         };
         self.findings.push(Finding {
@@ -552,6 +570,18 @@ enum Source {
     Twice,
 }
 
+/// A value as it may be shown: a secret never, and the place of its file only if it is one.
+fn shown_of(name: &str, raw: &Raw) -> String {
+    let is_secret = KEYS.iter().any(|key| {
+        key.secret && (key.name == name || (key.file_name == name && may_be_a_secret(raw)))
+    });
+    if is_secret {
+        HIDDEN.to_owned()
+    } else {
+        raw.show()
+    }
+}
+
 fn find(name: &'static str) -> &'static Key {
     KEYS.iter()
         .find(|key| key.name == name)
@@ -559,10 +589,9 @@ fn find(name: &'static str) -> &'static Key {
 }
 
 fn default_of<R: Rule>(name: &'static str, rule: &R) -> R::Value {
-    let Presence::Default(text) = find(name).presence else {
+    let Some(raw) = find(name).default() else {
         unreachable!("the macro reads a key as it declares it");
     };
-    let raw = parse_value(text).expect("a test parses every default");
     rule.read(&raw)
         .unwrap_or_else(|problem| unreachable!("a test reads every default, but {name} {problem}"))
 }

@@ -2,8 +2,26 @@
 
 use std::fmt::Write;
 
-use super::sources::variable_name;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::sources::{parse_value, variable_name};
 use super::{KEYS, Key, Presence};
+
+/// One key, for scripts.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    pub key: &'static str,
+    pub variable: String,
+    /// The variable that names the file of a secret.
+    pub file_variable: Option<String>,
+    pub required: bool,
+    /// What counts when nobody sets it; null where nothing does, or where `unset` says what.
+    pub default: Value,
+    pub unset: Option<Value>,
+    pub allowed: String,
+    pub reason: String,
+}
 
 const PREAMBLE: &str = "\
 # Every key of latchkey.toml, with its default and its reason. Remove the # directly before a key to set it.
@@ -25,6 +43,24 @@ pub fn reference() -> String {
         entry(&mut text, key, name);
     }
     text
+}
+
+/// Every key as data, in the order of the reference.
+pub fn entries() -> Vec<Entry> {
+    let entry = |key: &Key| Entry {
+        key: key.name,
+        variable: variable_name(key.name),
+        file_variable: key.secret.then(|| variable_name(key.file_name)),
+        required: matches!(key.presence, Presence::Required(_)),
+        default: key.default().map_or(Value::Null, |raw| raw.to_json(None)),
+        unset: match key.presence {
+            Presence::Optional(form) => parse_value(form).map(|raw| raw.to_json(None)),
+            Presence::Required(_) | Presence::Default(_) => None,
+        },
+        allowed: key.allowed.clone(),
+        reason: key.reason.concat().trim().to_owned(),
+    };
+    KEYS.iter().map(entry).collect()
 }
 
 // Prose begins with "# ", an assignment with "#" alone: so one rule uncomments the keys and nothing else.

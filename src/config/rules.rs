@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_json::Value;
 
 use super::duration;
 use super::issuer::Issuer;
@@ -184,18 +185,23 @@ impl<R: Rule<Value: PartialEq>> Rule for List<R> {
         if items.len() < self.least {
             return Err(self.refusal());
         }
-        let mut values = Vec::with_capacity(items.len());
+        let (mut values, mut wrong) = (Vec::with_capacity(items.len()), Vec::new());
         for item in &items {
-            let value = self
-                .item
-                .read(item)
-                .map_err(|problem| format!("is wrong at {}, which {problem}", item.show()))?;
-            if values.contains(&value) {
-                return Err(format!("names {} twice", item.show()));
+            match self.item.read(item) {
+                Ok(value) if values.contains(&value) => {
+                    wrong.push(format!("names {} twice", item.show()));
+                }
+                Ok(value) => values.push(value),
+                Err(problem) => {
+                    wrong.push(format!("is wrong at {}, which {problem}", item.show()));
+                }
             }
-            values.push(value);
         }
-        Ok(values)
+        if wrong.is_empty() {
+            Ok(values)
+        } else {
+            Err(wrong.join("; "))
+        }
     }
 }
 
@@ -237,14 +243,35 @@ impl Raw {
             Self::Other(shown) => shown.clone(),
         }
     }
+
+    /// The value as JSON. `like` is another one of the same key, which says what a word from a variable stands for.
+    pub(super) fn to_json(&self, like: Option<&Raw>) -> Value {
+        match (self, like) {
+            (Self::Word(word), Some(Self::Integer(_))) if word.parse::<i64>().is_ok() => {
+                word.parse::<i64>().unwrap_or_default().into()
+            }
+            (Self::Word(word), Some(Self::List(_))) => {
+                let items = word.split(',').map(str::trim);
+                items.filter(|item| !item.is_empty()).map(masked).collect()
+            }
+            (Self::Word(text) | Self::Text(text) | Self::Other(text), _) => masked(text).into(),
+            (Self::Integer(number), _) => (*number).into(),
+            (Self::List(items), _) => items.iter().map(|item| item.to_json(None)).collect(),
+        }
+    }
+}
+
+/// Without a password that a URL may carry.
+fn masked(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://(hidden)@{host}"),
+        _ => text.to_owned(),
+    }
 }
 
 fn quote(text: &str) -> String {
     const LONGEST: usize = 80;
-    let text = match (text.split_once("://"), text.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://(hidden)@{host}"),
-        _ => text.to_owned(),
-    };
+    let text = masked(text);
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{:?} and more", text.get(..end).unwrap_or_default()),
         None => format!("{text:?}"),

@@ -1,15 +1,19 @@
 //! What every key is set to and who set it, for `config show`. A configuration with mistakes is shown too: that is when
 //! people look.
 
+use serde_json::Value;
+
 use super::sources::gather;
-use super::{HIDDEN, KEYS, Key, Presence, Reader, Source, Sources};
+use super::{HIDDEN, KEYS, Key, Presence, Reader, Source, Sources, shown_of};
 
 /// One key as it counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub key: &'static str,
     /// As it would be written in the file; masked where it is secret, absent where nobody set it and nothing is assumed.
-    pub value: Option<String>,
+    pub text: Option<String>,
+    /// The same for scripts.
+    pub value: Value,
     /// `default`, `not set`, a file with its line, or a variable.
     pub source: String,
 }
@@ -30,28 +34,35 @@ fn show(key: &'static Key, reader: &Reader) -> Shown {
         Source::File => key.file_name,
         Source::Inline | Source::Twice | Source::Nothing => key.name,
     };
-    let (value, source) = match reader.given.get(name) {
+    let hidden = || (Some(HIDDEN.to_owned()), HIDDEN.into());
+    let default = key.default();
+    let ((text, value), source) = match reader.given.get(name) {
         Some(given) if name == key.file_name => {
-            let path = given.raw.show();
-            (
-                Some(HIDDEN.to_owned()),
-                format!("{}, in {path}", given.place),
-            )
+            let path = shown_of(name, &given.raw);
+            (hidden(), format!("{}, in {path}", given.place))
         }
         Some(given) => {
-            let value = given.raw.show();
+            let text = given.raw.show();
             // A file's name is no secret, unlike the address of a server, which may hold a password.
-            let is_hidden = key.secret && !value.starts_with("\"sqlite:");
-            let value = if is_hidden { HIDDEN.to_owned() } else { value };
-            (Some(value), given.place.to_string())
+            let is_hidden = key.secret && !text.starts_with("\"sqlite:");
+            let shown = if is_hidden {
+                hidden()
+            } else {
+                (Some(text), given.raw.to_json(default.as_ref()))
+            };
+            (shown, given.place.to_string())
         }
-        None => match key.presence {
-            Presence::Default(value) => (Some(value.to_owned()), "default".to_owned()),
-            Presence::Required(_) | Presence::Optional(_) => (None, "not set".to_owned()),
+        None => match (key.presence, default) {
+            (Presence::Default(text), Some(default)) => (
+                (Some(text.to_owned()), default.to_json(None)),
+                "default".to_owned(),
+            ),
+            _ => ((None, Value::Null), "not set".to_owned()),
         },
     };
     Shown {
         key: key.name,
+        text,
         value,
         source,
     }

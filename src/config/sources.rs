@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -33,8 +34,11 @@ pub struct Sources {
 impl Sources {
     /// Reads the environment and finds the file: the flag, else `LATCHKEY_CONFIG`, else `latchkey.toml` if it is there.
     pub fn from_process(config_flag: Option<PathBuf>, overrides: Vec<(String, String)>) -> Self {
-        let named = config_flag.or_else(|| env::var_os(CONFIG_VARIABLE).map(PathBuf::from));
-        let file = named.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()));
+        let variable = env::var_os(CONFIG_VARIABLE).filter(|value| !value.is_empty());
+        let named = config_flag.or_else(|| variable.map(PathBuf::from));
+        // A link that leads nowhere is there: somebody meant a file.
+        let is_there = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+        let file = named.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(is_there));
         // Bytes that are not UTF-8 become U+FFFD here and a finding later; dropping the variable would hide a mistake.
         let environment = env::vars_os()
             .map(|(name, value)| {
@@ -129,6 +133,25 @@ pub(super) fn read_secret(path: &Path) -> Result<String, String> {
         // The error holds the bytes, and they are secret.
         Err(_) => Err("names a file that is not UTF-8 text".to_owned()),
     }
+}
+
+/// Whether what stands where the path of a secret's file belongs may be the secret. A file that is there is none, and
+/// neither is what looks like a path and not like random text.
+pub(super) fn may_be_a_secret(raw: &Raw) -> bool {
+    let (Raw::Word(text) | Raw::Text(text)) = raw else {
+        return true;
+    };
+    let looks_like_a_path = text.contains(['/', '.']) && !text.contains("://");
+    !(Path::new(text).exists() || (looks_like_a_path && !is_random(text)))
+}
+
+/// Hexadecimal or base64 of about as many bytes as a key has.
+fn is_random(text: &str) -> bool {
+    const SHORTEST: usize = 32;
+    let has = |is: fn(&u8) -> bool| text.bytes().any(|byte| is(&byte));
+    let mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte);
+    text.len() >= SHORTEST && mixed && has(u8::is_ascii_digit) && text.bytes().all(base64)
 }
 
 /// The variable that sets a key.
@@ -231,7 +254,9 @@ impl Gathering {
     }
 
     fn variable(&mut self, variable: &str, value: &str) {
-        if !variable.starts_with(PREFIX) || variable == CONFIG_VARIABLE || is_service_link(variable)
+        if !variable.starts_with(PREFIX)
+            || variable == CONFIG_VARIABLE
+            || is_service_link(variable, value)
         {
             return;
         }
@@ -242,9 +267,8 @@ impl Gathering {
             .copied()
             .find(|key| variable_name(key) == variable)
         else {
-            let nearest = nearest(variable, self.names.iter().map(|key| variable_name(key)));
-            let problem =
-                format!("is not a variable of Latchkey; the nearest known one is {nearest}");
+            let meant = meant(variable, self.names.iter().map(|key| variable_name(key)));
+            let problem = format!("is not a variable of Latchkey{meant}");
             self.gathered.findings.push(Finding {
                 place,
                 key: None,
@@ -273,8 +297,8 @@ impl Gathering {
             }
             // The value is not shown: a misspelt secret is still a secret.
             None => {
-                let nearest = nearest(name, self.names.iter().map(|key| (*key).to_owned()));
-                let problem = format!("is not a key; the nearest known one is {nearest}");
+                let meant = meant(name, self.names.iter().map(|key| (*key).to_owned()));
+                let problem = format!("is not a key{meant}");
                 self.gathered.findings.push(Finding {
                     place,
                     key: Some(name.to_owned()),
@@ -324,29 +348,45 @@ fn bare_or_quoted(key: &str) -> String {
 }
 
 // Kubernetes puts variables such as LATCHKEY_PORT=tcp://… into every pod beside a Service called "latchkey" or
-// "latchkey-…"; nobody wrote them, so they are no mistake.
-fn is_service_link(variable: &str) -> bool {
-    let port = |name: &str| {
-        let mut parts = name.split('_');
-        let number = parts
-            .next()
-            .is_some_and(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
-        number
-            && parts
-                .next()
-                .is_some_and(|part| matches!(part, "TCP" | "UDP" | "SCTP"))
+// "latchkey-…"; nobody wrote them, so they are no mistake. LATCHKEY_PORT=8080 was written by somebody.
+fn is_service_link(variable: &str, value: &str) -> bool {
+    let protocols = ["tcp", "udp", "sctp"];
+    let is_url = || {
+        let scheme = value.split_once("://").map(|(scheme, _)| scheme);
+        scheme.is_some_and(|scheme| protocols.contains(&scheme))
     };
-    variable.ends_with("_SERVICE_HOST")
-        || variable.ends_with("_SERVICE_PORT")
-        || variable.contains("_SERVICE_PORT_")
-        || variable.ends_with("_PORT")
-        || variable
-            .match_indices("_PORT_")
-            .any(|(at, separator)| variable.get(at + separator.len()..).is_some_and(port))
+    let is_number = || value.parse::<u16>().is_ok();
+    let is_address = || value.parse::<IpAddr>().is_ok();
+    // What follows the number and the protocol in NAME_PORT_80_TCP and NAME_PORT_80_TCP_ADDR.
+    let published = |rest: &str| {
+        let mut parts = rest.split('_');
+        let number = parts.next()?.parse::<u16>().ok();
+        let protocol = parts.next()?.to_ascii_lowercase();
+        (number.is_some() && protocols.contains(&protocol.as_str())).then(|| match parts.next() {
+            None => is_url(),
+            Some("ADDR") => is_address(),
+            Some("PORT") => is_number(),
+            Some("PROTO") => protocols.contains(&value),
+            Some(_) => false,
+        })
+    };
+    if variable.ends_with("_SERVICE_HOST") {
+        return is_address();
+    }
+    if variable.ends_with("_SERVICE_PORT") || variable.contains("_SERVICE_PORT_") {
+        return is_number();
+    }
+    let of_port = variable
+        .match_indices("_PORT_")
+        .find_map(|(at, separator)| {
+            published(variable.get(at + separator.len()..).unwrap_or_default())
+        });
+    of_port.unwrap_or_else(|| variable.ends_with("_PORT") && is_url())
 }
 
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
-    let last = |name: &str| name.rsplit(['.']).next().unwrap_or_default().to_owned();
+/// What was probably meant, as the end of a sentence; nothing when nothing known is near.
+fn meant(name: &str, known: impl Iterator<Item = String>) -> String {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     // A key in the wrong section is nearer than one that merely looks alike.
     let distance = |candidate: &String| {
         (
@@ -354,7 +394,16 @@ fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
             strsim::damerau_levenshtein(candidate, name),
         )
     };
-    known.min_by_key(distance).unwrap_or_default()
+    let near = name.trim_start_matches(PREFIX).len() / 2;
+    let nearest = known
+        .map(|candidate| (distance(&candidate), candidate))
+        .min_by_key(|(distance, _)| *distance);
+    match nearest {
+        Some(((is_elsewhere, distance), nearest)) if !is_elsewhere || distance <= near => {
+            format!("; the nearest known one is {nearest}")
+        }
+        _ => "; `latchkey config reference` shows all of them".to_owned(),
+    }
 }
 
 fn raw(value: &DeValue<'_>) -> Raw {

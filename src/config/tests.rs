@@ -96,13 +96,20 @@ fn a_bad_value_in_the_file_is_named_with_line_key_value_and_what_is_allowed() {
         ("listen = \"unix:latchkey.sock\"", format!("1: listen = \"unix:latchkey.sock\" {listen}")),
         ("secret_key = \"5e5e\"", "1: secret_key = (hidden) must be 64 hexadecimal digits (32 random bytes)".into()),
         ("secret_key = 5", "1: secret_key = (hidden) must be 64 hexadecimal digits (32 random bytes)".into()),
-        ("secret_key_file = 5", "1: secret_key_file = 5 must be the path of a file".into()),
+        ("secret_key_file = 5", "1: secret_key_file = (hidden) must be the path of a file".into()),
         ("trusted_proxies = \"10.0.0.0/8\"", "1: trusted_proxies = \"10.0.0.0/8\" must be a list, each an IP address or an address range such as \"10.0.0.0/8\"".into()),
         ("trusted_proxies = [\"10.0.0.0/33\"]", format!("1: trusted_proxies = [\"10.0.0.0/33\"] is wrong at \"10.0.0.0/33\", which {network}")),
         ("trusted_proxies = [\"::/0\"]", "1: trusted_proxies = [\"::/0\"] is wrong at \"::/0\", which must not cover every address: anybody could then forge theirs".into()),
         ("trusted_proxies = [\"10.0.0.1\", \"10.0.0.1/32\"]", "1: trusted_proxies = [\"10.0.0.1\", \"10.0.0.1/32\"] names \"10.0.0.1/32\" twice".into()),
         ("[database]\nurl = \"mysql://u:hunter2@db/x\"", format!("2: database.url = (hidden) {database}")),
-        ("database.url = \"sqlite://:memory:\"", format!("1: database.url = (hidden) {database}")),
+        ("database.url = \"sqlite://:memory:\"", "1: database.url = (hidden) must name a file: sqlite://PATH, which holds neither ? nor #, and begins with no colon".into()),
+        ("database.url = \"postgres://u:hun@ter2@h/d\"", "1: database.url = (hidden) must be postgres://USER:PASSWORD@HOST/DATABASE, where a character of the user's name or password that means something is percent-encoded: % as %25, @ as %40, / as %2F, : as %3A, ? as %3F, # as %23, a space as %20".into()),
+        ("trusted_proxies = [\"10.0.0.0/33\", \"::/0\", \"::1\", \"::1\"]", format!("1: trusted_proxies = [\"10.0.0.0/33\", \"::/0\", \"::1\", \"::1\"] is wrong at \"10.0.0.0/33\", which {network}; is wrong at \"::/0\", which must not cover every address: anybody could then forge theirs; names \"::1\" twice")),
+        ("listen = \"0.0.0.0:9464\"", "1: listen = \"0.0.0.0:9464\" must not take what management.listen takes, which is 127.0.0.1:9464".into()),
+        ("[management]\nlisten = \"[::]:8080\"", "2: management.listen = \"[::]:8080\" must not take what listen takes, which is 127.0.0.1:8080".into()),
+        ("tokens.refresh_idle = \"181d\"", "1: tokens.refresh_idle = \"181d\" must not be longer than tokens.refresh_absolute, which is 180d".into()),
+        ("tokens.refresh_absolute = \"29d\"", "1: tokens.refresh_absolute = \"29d\" must not be shorter than tokens.refresh_idle, which is 30d".into()),
+        ("mail.transport = \"smtp\"", "1: mail.transport is not a key; `latchkey config reference` shows all of them".into()),
         ("[management]\nlisten = \"127.0.0.1:8080\"", "2: management.listen = \"127.0.0.1:8080\" must not be the same as listen".into()),
         ("listen = \"127.0.0.1:9464\"", "1: listen = \"127.0.0.1:9464\" must not be the same as management.listen".into()),
         ("log.level = \"loud\"", "1: log.level = \"loud\" must be one of error, warn, info, debug, trace".into()),
@@ -403,14 +410,35 @@ fn a_secret_file_that_others_may_read_or_that_holds_no_secret_is_refused() {
 }
 
 #[test]
-fn a_secret_given_twice_in_one_place_is_refused() {
-    let findings = from_file(&format!(
-        "secret_key = \"{SECRET}\"\nsecret_key_file = \"secret.key\""
-    ))
-    .expect_err("two keys");
+fn a_secret_given_twice_in_one_place_is_refused_and_what_is_wrong_with_either_is_told_too() {
+    let findings =
+        from_file("secret_key = \"5e\"\nsecret_key_file = \"./absent\"").expect_err("two");
     assert_eq!(
-        findings,
-        "latchkey.toml:2: secret_key_file = \"secret.key\" must not be set beside secret_key: one of them, not both"
+        findings.lines().collect::<Vec<_>>(),
+        [
+            "latchkey.toml:1: secret_key = (hidden) must be 64 hexadecimal digits (32 random bytes)",
+            "latchkey.toml:2: secret_key_file = \"./absent\" must not be set beside secret_key: one of them, not both",
+            "latchkey.toml:2: secret_key_file = \"./absent\" names a file that cannot be read: No such file or directory (os error 2)",
+        ]
+    );
+}
+
+#[test]
+fn one_bad_key_of_a_section_hides_nothing_of_what_the_others_do_together() {
+    let file = "[session]\nidle = \"100d\"\nremembered = \"x\"\n[keys]\nalgorithms = [\"ES256\"]\nrotate_every = \"x\"\n";
+    let findings = from_file(file).expect_err("four mistakes");
+    let keys: Vec<_> = findings
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "session.idle",
+            "session.remembered",
+            "keys.algorithms",
+            "keys.rotate_every"
+        ]
     );
 }
 
@@ -453,10 +481,35 @@ fn a_secret_is_in_no_finding() {
 fn a_secret_put_where_its_file_belongs_is_not_shown() {
     let findings =
         from_environment(&[ISSUER, ("LATCHKEY_SECRET_KEY_FILE", SECRET)]).expect_err("no path");
-    assert_eq!(
-        findings,
-        "LATCHKEY_SECRET_KEY_FILE: secret_key_file = (hidden) must be the path of a file, not the secret itself"
-    );
+    let expected = "LATCHKEY_SECRET_KEY_FILE: secret_key_file = (hidden) must be the path of a file, not the secret itself";
+    assert_eq!(findings, expected);
+    for (name, secret) in [
+        ("SECRET_KEY_FILE", &*"5e".repeat(31)),
+        (
+            "SECRET_KEY_FILE",
+            "Uc4+9/zoOOKeeoOlTEXb2R5TJGp2cXfZ/yWMdKbIzEk=",
+        ),
+        ("SECRET_KEY_FILE", "hunter2"),
+        ("DATABASE__URL_FILE", "postgres://u:hunter2/x@h"),
+        ("DATABASE__URL_FILE", "mysql://u:hunter2@h/x"),
+    ] {
+        let variable = format!("LATCHKEY_{name}");
+        let sources = Sources {
+            environment: owned(&[ISSUER, (&variable, secret)]),
+            ..Sources::default()
+        };
+        let shown: Vec<_> = shown(&sources).into_iter().map(|key| key.source).collect();
+        let findings = Config::load(sources).expect_err("no path").to_string();
+        assert!(
+            findings.contains("= (hidden) must be the path"),
+            "{findings}"
+        );
+        assert!(!shown.concat().contains(secret), "{shown:?}");
+    }
+    let path = "/run/secrets/latchkey_secret_key";
+    let findings =
+        from_environment(&[ISSUER, ("LATCHKEY_SECRET_KEY_FILE", path)]).expect_err("none");
+    assert!(findings.contains(path), "{findings}");
 }
 
 #[test]
@@ -492,7 +545,19 @@ fn variables_that_kubernetes_adds_are_no_mistakes() {
         ("PATH", "/bin"),
     ];
     assert!(from_environment(&[&[ISSUER], &links[..]].concat()).is_ok());
-    assert!(from_environment(&[ISSUER, ("LATCHKEY_PORT_HTTP", "80")]).is_err());
+    for (name, value) in [
+        ("LATCHKEY_PORT_HTTP", "80"),
+        ("LATCHKEY_PORT", "9090"),
+        ("LATCHKEY_LISTEN_PORT", "9090"),
+        ("LATCHKEY_SERVICE_HOST", "id.example.test"),
+        ("LATCHKEY_SERVICE_PORT", "http"),
+        ("LATCHKEY_PORT_80_TCP_ADDR", "here"),
+    ] {
+        assert!(
+            from_environment(&[ISSUER, (name, value)]).is_err(),
+            "{name}"
+        );
+    }
 }
 
 #[test]

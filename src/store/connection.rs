@@ -17,6 +17,7 @@ use rustix::fs::{Access, access};
 
 use super::StoreError;
 use super::error::is_busy;
+use crate::protocol::parameters;
 
 /// A connection to either database; queries are written once against it.
 #[derive(diesel::MultiConnection)]
@@ -204,7 +205,8 @@ fn connect_sqlite(file: &Path, purpose: Use) -> Result<AnyConnection, Connection
 }
 
 fn connect_postgres(url: &str, pooling: Pooling) -> Result<AnyConnection, ConnectionError> {
-    let mut connection = AnyConnection::Postgres(PgConnection::establish(url)?);
+    let connection = PgConnection::establish(url).map_err(|error| readable(error, url))?;
+    let mut connection = AnyConnection::Postgres(connection);
     match pooling {
         Pooling::Session => connection
             .batch_execute(&format!(
@@ -216,6 +218,35 @@ fn connect_postgres(url: &str, pooling: Pooling) -> Result<AnyConnection, Connec
         Pooling::Transaction => connection.set_prepared_statement_cache_size(CacheSize::Disabled),
     }
     Ok(connection)
+}
+
+/// libpq's text on one line, and without what the URL holds of a secret: libpq quotes what it does not understand.
+fn readable(error: ConnectionError, url: &str) -> ConnectionError {
+    let ConnectionError::BadConnection(text) = error else {
+        return error;
+    };
+    let words: Vec<_> = text.split_whitespace().collect();
+    let hidden = |text: String, secret: String| text.replace(&secret, "(hidden)");
+    ConnectionError::BadConnection(secrets_of(url).fold(words.join(" "), hidden))
+}
+
+/// Passwords of a URL, as they are written and as they are meant.
+fn secrets_of(url: &str) -> impl Iterator<Item = String> {
+    // Shorter ones are part of every text, and no secret.
+    const SHORTEST: usize = 3;
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let credentials = base.rsplit_once('@').map_or("", |(before, _)| before);
+    let credentials = credentials.split_once("://").map_or("", |(_, after)| after);
+    let of_user = credentials.split_once(':').map(|(_, password)| password);
+    let of_query = query.split('&').filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        matches!(name, "password" | "sslpassword").then_some(value)
+    });
+    let written = of_user.into_iter().chain(of_query);
+    let meant = |secret: &str| parameters::decode(secret.replace('+', "%2B").as_bytes());
+    let both =
+        written.flat_map(move |secret| [secret.to_owned(), meant(secret).unwrap_or_default()]);
+    both.filter(|secret| secret.len() >= SHORTEST)
 }
 
 /// Begins a transaction that writes.
@@ -297,6 +328,18 @@ mod tests {
             Target::Postgres { url, pooling } => (url, pooling),
             Target::Sqlite { .. } => unreachable!("built from a PostgreSQL URL"),
         }
+    }
+
+    #[test]
+    fn a_password_is_in_no_error_and_an_error_is_one_line() {
+        let url = "postgres://u:hun%40ter2@h/d?sslpassword=swordfish";
+        let text =
+            "connection to \"h\" failed: no \"hun@ter2\",\n\tno \"hun%40ter2\", no \"swordfish\"\n";
+        let error = readable(ConnectionError::BadConnection(text.to_owned()), url);
+        assert_eq!(
+            error.to_string(),
+            "connection to \"h\" failed: no \"(hidden)\", no \"(hidden)\", no \"(hidden)\""
+        );
     }
 
     #[test]
