@@ -99,6 +99,11 @@ impl Issuer {
         self.url.host_str().unwrap_or_default()
     }
 
+    /// The port, also where the address does not name one.
+    pub fn port(&self) -> u16 {
+        self.url.port_or_known_default().unwrap_or_default()
+    }
+
     /// What every route is mounted under: empty, or with a leading and without a trailing slash.
     pub fn path(&self) -> &str {
         self.url.path().trim_end_matches('/')
@@ -194,7 +199,7 @@ mod tests {
             .expect("an issuer");
         assert_eq!(issuer.origin(), "https://id.example.test:8443");
         assert_eq!(issuer.host(), "id.example.test");
-        assert_eq!(issuer.path(), "/realms/one");
+        assert_eq!((issuer.port(), issuer.path()), (8443, "/realms/one"));
         assert!(issuer.is_https() && !issuer.is_loopback());
         let local: Issuer = "http://localhost:8080".parse().expect("an issuer");
         assert_eq!(local.path(), "");
