@@ -9,7 +9,7 @@
 //! | [`cli`], [`startup`], [`jobs`] | the command line, the start of a server, periodic work | all of them |
 //! | [`config`], [`keys`], [`client_cache`], [`hashing`] | configuration; signing keys; clients kept in memory; threads for passwords | `protocol`, `identity`, `store` |
 //! | [`audit`] | what is written down of what happens | `protocol`, `random` |
-//! | [`metrics`], [`telemetry`] | what monitoring sees | `store` |
+//! | [`metrics`], [`telemetry`] | what monitoring sees | `store`, `config` |
 //! | `http_client`, `causes` | how others are asked, and how an error reads | nothing |
 //! | [`listening`] | sockets that are no plain address | nothing |
 //! | [`clock`], [`random`] | the only readers of time and of randomness | nothing |

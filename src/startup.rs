@@ -161,7 +161,7 @@ pub async fn start_on(
     let epoch = store.read(backup::epoch).await?;
     let threads = threads_by_default();
     let stopping = Arc::new(AtomicBool::new(false));
-    let telemetry = Telemetry::from_environment()?.map(Arc::new);
+    let telemetry = Telemetry::from_environment(&config.egress)?.map(Arc::new);
     let clients = ClientCache::new(store.clone());
     // Before anything is kept, so that the first change is seen as one.
     clients.refresh().await?;

@@ -17,6 +17,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
+use crate::config::EgressConfig;
+
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// What is not sent within this time when the process ends is lost.
 const LAST_CHANCE: Duration = Duration::from_secs(3);
@@ -54,7 +56,7 @@ pub struct Answered<'a> {
 
 impl Telemetry {
     /// `None` unless the environment names a place for traces.
-    pub fn from_environment() -> Result<Option<Self>, TelemetryError> {
+    pub fn from_environment(egress: &EgressConfig) -> Result<Option<Self>, TelemetryError> {
         let value = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let is_off = value("OTEL_SDK_DISABLED")
             .is_some_and(|value| value.eq_ignore_ascii_case("true"))
@@ -73,8 +75,8 @@ impl Telemetry {
         }
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
-            .build()?;
+            .timeout(TIMEOUT);
+        let http = egress.trusting(http).build()?;
         // The library exports on a thread of its own, which has no reactor; the requests run in this one.
         let exporter = SpanExporter::builder()
             .with_http()

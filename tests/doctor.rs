@@ -74,6 +74,12 @@ fn passes_behind(name: &str) {
         (code == 0 || !out.contains("Connection refused")).then_some(out)
     });
     assert!(out.lines().all(|line| line.starts_with("ok ")), "{out}");
+    let by_configuration = installation.answer_with(
+        &["doctor"],
+        "LATCHKEY_EGRESS__CA_FILE",
+        certificate.to_str().unwrap(),
+    );
+    assert_eq!(by_configuration.0, 0, "{}", by_configuration.1);
     for check in [
         "cookies",
         "trusted proxies",

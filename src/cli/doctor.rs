@@ -362,7 +362,7 @@ fn backup_age(store: &Store, config: &Config) -> Result<Option<Check>, Failure> 
 async fn network(store: &Store, config: &Config, checks: &mut Vec<Check>) {
     let issuer = config.issuer.as_str();
     let reach = "check DNS, the proxy's certificate and that the proxy leads to listen";
-    let http = match http::browser() {
+    let http = match http::browser(&config.egress) {
         Ok(http) => http,
         Err(error) => return checks.push(Check::bad("issuer", with_causes(&error), reach)),
     };

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use openidconnect::{HttpRequest, HttpResponse};
 
+use crate::config::EgressConfig;
 use crate::http_client::{self, HttpError};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps cookies and follows nothing: whoever asks wants to see where it leads.
-pub(super) fn browser() -> Result<reqwest::Client, HttpError> {
-    Ok(reqwest::Client::builder()
+pub(super) fn browser(egress: &EgressConfig) -> Result<reqwest::Client, HttpError> {
+    let builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .cookie_store(true)
         .timeout(TIMEOUT)
-        .user_agent(concat!("latchkey/", env!("CARGO_PKG_VERSION")))
-        .build()?)
+        .user_agent(concat!("latchkey/", env!("CARGO_PKG_VERSION")));
+    Ok(egress.trusting(builder).build()?)
 }
 
 /// The same for the library that apps use.

@@ -23,7 +23,7 @@ use super::output::{self, Format};
 use crate::audit::{Event, Kind, Trail};
 use crate::causes::with_causes;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, EgressConfig};
 use crate::http_client::whole;
 use crate::identity::email::Email;
 use crate::protocol::client::{ClientId, ClientMetadata};
@@ -45,7 +45,7 @@ pub(super) fn run(
 ) -> Result<ExitCode, Failure> {
     let issuer = issuer.unwrap_or_else(|| config.issuer.as_str());
     let store = startup::open(config, false)?.store;
-    let test = Selftest::new(issuer)?;
+    let test = Selftest::new(issuer, &config.egress)?;
     test.enter(&store, config)?;
     let mut report = Report {
         format,
@@ -114,11 +114,11 @@ impl Report<'_> {
 }
 
 impl Selftest {
-    fn new(issuer: &str) -> Result<Self, Failure> {
+    fn new(issuer: &str, egress: &EgressConfig) -> Result<Self, Failure> {
         let name = format!("selftest-{}", random::id()).to_ascii_lowercase();
         Ok(Self {
             issuer: issuer.to_owned(),
-            http: http::browser()?,
+            http: http::browser(egress)?,
             email: format!("{name}@latchkey.invalid"),
             client_id: ClientId::from_request(&name),
             client_secret: random::token(),

@@ -3,6 +3,7 @@
 //! A key is declared once, in [`settings!`] below: its reason (the doc comment), name, type, default, kind, and whether it
 //! is secret. Parsing, findings, variable names and the reference follow from that declaration.
 
+mod ca_file;
 mod findings;
 mod issuer;
 mod reference;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::ca_file::CaFile;
 pub use self::findings::{Finding, Findings, Place};
 pub use self::issuer::{Issuer, IssuerError};
 pub use self::reference::{Entry, entries, reference};
@@ -242,6 +244,13 @@ settings! {
         parallelism: u32 = default(1), number::<u32>(1, 16);
     }
 
+    /// Whom the server and its commands call.
+    egress: EgressConfig {
+        /// Authorities of your own, trusted for outgoing calls beside the system's: by selftest and doctor, which open the
+        /// issuer as people do, and where traces go.
+        ca_file: Option<CaFile> = optional("only the system's authorities are trusted"), text::<CaFile>();
+    }
+
     /// What is written down of what people, apps and operators did.
     audit: AuditConfig {
         /// An event is deleted after this long.
@@ -271,6 +280,16 @@ impl PasswordConfig {
             minimum_length: self.minimum_length,
             minimum_score: self.minimum_score,
         }
+    }
+}
+
+impl EgressConfig {
+    /// A client that trusts whom the configuration says.
+    pub fn trusting(&self, mut builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+        for certificate in self.ca_file.iter().flat_map(CaFile::certificates) {
+            builder = builder.add_root_certificate(certificate.clone());
+        }
+        builder
     }
 }
 

@@ -109,6 +109,8 @@ fn a_bad_value_in_the_file_is_named_with_line_key_value_and_what_is_allowed() {
         ("[management]\nlisten = \"[::]:8080\"", "2: management.listen = \"[::]:8080\" must not take what listen takes, which is 127.0.0.1:8080".into()),
         ("tokens.refresh_idle = \"181d\"", "1: tokens.refresh_idle = \"181d\" must not be longer than tokens.refresh_absolute, which is 180d".into()),
         ("tokens.refresh_absolute = \"29d\"", "1: tokens.refresh_absolute = \"29d\" must not be shorter than tokens.refresh_idle, which is 30d".into()),
+        ("egress.ca_file = \"/absent\"", "1: egress.ca_file = \"/absent\" names a file that cannot be read: No such file or directory (os error 2)".into()),
+        ("egress.ca_file = \"/dev/null\"", "1: egress.ca_file = \"/dev/null\" names a file that holds no certificate in PEM".into()),
         ("mail.transport = \"smtp\"", "1: mail.transport is not a key; `latchkey config reference` shows all of them".into()),
         ("[management]\nlisten = \"127.0.0.1:8080\"", "2: management.listen = \"127.0.0.1:8080\" must not be the same as listen".into()),
         ("listen = \"127.0.0.1:9464\"", "1: listen = \"127.0.0.1:9464\" must not be the same as management.listen".into()),
