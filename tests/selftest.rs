@@ -78,3 +78,22 @@ fn what_fails_is_named_and_ends_it() {
         "it is removed all the same"
     );
 }
+
+#[test]
+fn its_cookies_and_tokens_are_in_no_log_whatever_is_asked_for() {
+    let installation = Installation::new(Database::Sqlite);
+    let _server = installation.start();
+    for level in [
+        "debug",
+        "trace",
+        "cookie_store=trace",
+        "latchkey=info,reqwest=trace",
+    ] {
+        let said = installation.errors_with(&["selftest"], "RUST_LOG", level);
+        for secret in ["cookie", "Cookie", "eyJ", "access_token"] {
+            assert!(!said.contains(secret), "{level}: {said}");
+        }
+    }
+    let said = installation.errors_with(&["users", "list"], "RUST_LOG", "latchkey=debg");
+    assert!(said.contains("RUST_LOG is not followed"), "{said}");
+}

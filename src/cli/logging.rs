@@ -2,9 +2,24 @@
 
 use std::io::{self, IsTerminal as _};
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, LogFormat, LogLevel};
+
+/// Libraries that log the cookies and tokens that we send, and those that come back, below this level.
+const SENDERS: &[&str] = &[
+    "cookie_store",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "oauth2",
+    "openidconnect",
+    "reqwest",
+];
 
 /// For a server: what its configuration says.
 pub(super) fn for_server(config: &Config) {
@@ -18,37 +33,46 @@ pub(super) fn for_command() {
 
 fn start(level: LogLevel, format: LogFormat) {
     let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
-        // A line that can't be written would be reported on standard error, which panics where that is what is full.
-        .log_internal_errors(false)
-        .with_writer(io::stderr);
     let json = match format {
         LogFormat::Auto => !terminal,
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
-    // The error says that logging was started before, as when a test runs two commands in one process.
-    let _started_before = if json {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init()
+    let (filter, problem) = filter(level);
+    let lines = tracing_subscriber::fmt::layer()
+        // A line that can't be written would be reported on standard error, which panics where that is what is full.
+        .log_internal_errors(false)
+        .with_writer(io::stderr);
+    let lines = if json {
+        let lines = lines.json().flatten_event(true);
+        lines.with_current_span(false).with_span_list(false).boxed()
     } else {
         let colours = terminal && std::env::var_os("NO_COLOR").is_none();
-        builder.with_ansi(colours).try_init()
+        lines.with_ansi(colours).boxed()
     };
+    let registry = tracing_subscriber::registry().with(filter);
+    // The error says that logging was started before, as when a test runs two commands in one process.
+    let _started_before = registry.with(FilterFn::new(is_fit)).with(lines).try_init();
+    if let Some(problem) = problem {
+        tracing::error!("RUST_LOG is not followed: {problem}");
+    }
 }
 
-fn filter(level: LogLevel) -> EnvFilter {
-    if let Ok(filter) = EnvFilter::try_from_default_env()
-        && std::env::var_os("RUST_LOG").is_some_and(|value| !value.is_empty())
-    {
-        return filter;
-    }
-    // Libraries below us log what passes through them at their lower levels, secrets too.
+/// Whether it may be logged even if `RUST_LOG` asks for it.
+fn is_fit(event: &Metadata<'_>) -> bool {
+    let library = event.target().split("::").next().unwrap_or_default();
+    !SENDERS.contains(&library) || *event.level() <= Level::INFO
+}
+
+/// What `RUST_LOG` asks for, else the level; and what is wrong with `RUST_LOG`.
+fn filter(level: LogLevel) -> (EnvFilter, Option<String>) {
+    let asked = std::env::var("RUST_LOG").unwrap_or_default();
+    let problem = match EnvFilter::try_new(&asked) {
+        Ok(filter) if !asked.is_empty() => return (filter, None),
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    // Libraries below us log what passes through them at their lower levels.
     let libraries = if level == LogLevel::Error {
         "error"
     } else {
@@ -56,8 +80,7 @@ fn filter(level: LogLevel) -> EnvFilter {
     };
     // It calls every request that is no HTTP an error of ours: strangers would fill the log, and wake people up.
     let strangers = "actix_http::h1::dispatcher=off";
-    EnvFilter::new(format!(
-        "{libraries},{strangers},latchkey={}",
-        level.as_str()
-    ))
+    let level = level.as_str();
+    let filter = EnvFilter::new(format!("{libraries},{strangers},latchkey={level}"));
+    (filter, problem)
 }

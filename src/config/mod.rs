@@ -186,6 +186,7 @@ settings! {
     /// What is written to standard error.
     log: LogConfig {
         /// How much is logged; `RUST_LOG`, where set, filters more finely.
+        /// Libraries that send cookies and tokens say no more than info in either case.
         level: LogLevel = default("info"), one_of::<LogLevel>();
         /// How a line looks: auto is pretty on a terminal and JSON otherwise.
         format: LogFormat = default("auto"), one_of::<LogFormat>();

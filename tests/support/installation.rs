@@ -262,6 +262,14 @@ impl Installation {
         (done.status.code().unwrap(), printed)
     }
 
+    /// What a command that succeeds writes to standard error, with one variable more.
+    pub fn errors_with(&self, arguments: &[&str], variable: &str, value: &str) -> String {
+        let mut command = self.command(arguments);
+        let done = command.env(variable, value).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}");
+        String::from_utf8(done.stderr).unwrap()
+    }
+
     /// What a command that is refused says.
     pub fn refused(&self, arguments: &[&str]) -> String {
         let done = self.command(arguments).output().unwrap();
