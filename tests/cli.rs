@@ -399,6 +399,24 @@ fn a_link_that_leads_nowhere_is_a_configuration_that_cannot_be_read() {
 }
 
 #[test]
+fn dev_refuses_a_configuration_that_it_would_not_read() {
+    let place = Place::new();
+    for arguments in [
+        ["--config", "latchkey.toml", "dev"],
+        ["dev", "--config", "absent.toml"],
+    ] {
+        let done = place.run(&arguments);
+        assert_eq!(done.code, Some(2));
+        assert!(
+            done.err.contains("dev needs no configuration"),
+            "{}",
+            done.err
+        );
+    }
+    assert!(!place.path("latchkey-dev").exists());
+}
+
+#[test]
 fn the_reference_and_what_counts_are_values_for_scripts() {
     let place = Place::new();
     let keys = place.objects(&["config", "reference"]);
@@ -434,6 +452,42 @@ fn the_reference_and_what_counts_are_values_for_scripts() {
     assert_eq!(find(&shown, "log.level")["value"], "info");
     assert_eq!(find(&shown, "password.iterations")["value"], 1);
     assert_eq!(find(&shown, "secret_key")["value"], Value::Null);
+}
+
+#[test]
+fn what_is_held_on_a_person_is_one_line_for_a_script() {
+    let place = Place::new();
+    place.run_with_input(
+        &["users", "create", "alice@example.test"],
+        &format!("{PASSWORD}\n"),
+    );
+    let held = place.objects(&["users", "export", "alice@example.test"]);
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0]["email"], "alice@example.test");
+    let read = place.run(&["users", "export", "alice@example.test"]).out;
+    assert!(read.lines().count() > 10, "{read}");
+}
+
+#[test]
+fn a_development_server_lives_in_a_folder_with_a_space_and_tells_a_script_where() {
+    let place = Place::new();
+    let port = place.port.to_string();
+    let command = place.command(&[
+        "dev",
+        "--data-dir",
+        "my dir",
+        "--port",
+        &port,
+        "--output",
+        "json",
+    ]);
+    let mut server = Server::start(command, place.port);
+    let line = server.first_lines(1).remove(0);
+    let told: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(told["issuer"], format!("http://localhost:{port}"));
+    assert_eq!(told["client"]["client_id"], "demo-web");
+    assert!(told["client"]["client_secret"].is_string());
+    assert!(place.path("my dir/latchkey.db").exists());
 }
 
 #[test]

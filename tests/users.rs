@@ -113,7 +113,7 @@ fn the_end_of_all_sign_ins_spares_what_goes_on_without_one_unless_told_otherwise
 fn k12_whoever_is_deleted_leaves_nothing_behind_and_comes_back_as_somebody_else() {
     for database in Database::all() {
         let mut used = Used::start(database);
-        let before = used.command("show")["id"].clone();
+        let before = used.command("show")["sub"].clone();
         assert_eq!(used.command("delete")["deleted"], true);
         assert!(!used.is_signed_in() && !used.can_sign_in());
         assert!(!used.refreshes(&used.bound) && !used.refreshes(&used.offline));
@@ -137,7 +137,7 @@ fn k12_whoever_is_deleted_leaves_nothing_behind_and_comes_back_as_somebody_else(
         }
         used.installation
             .apply(&json!({ "users": [{ "email": EMAIL, "password": PASSWORD }] }));
-        assert_ne!(used.command("show")["id"], before);
+        assert_ne!(used.command("show")["sub"], before);
         assert!(!used.refreshes(&used.offline));
         assert_eq!(used.events("user.deleted"), 1);
     }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::failure::Failure;
+use super::output::Format;
 use super::{logging, serve};
 use crate::config::{Config, DatabaseUrl, Sources};
 use crate::startup::StartError;
@@ -44,7 +45,7 @@ pub(super) struct Flags {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn run(flags: &Flags, began: Instant) -> Result<ExitCode, Failure> {
+pub(super) fn run(flags: &Flags, format: Format, began: Instant) -> Result<ExitCode, Failure> {
     let config = configure(flags)?;
     logging::for_server(&config);
     // Before anything is removed or made.
@@ -53,7 +54,7 @@ pub(super) fn run(flags: &Flags, began: Instant) -> Result<ExitCode, Failure> {
     if flags.fresh {
         start_over(&flags.data_dir)?;
     }
-    match serve::until_stopped(config, None, began)? {
+    match serve::until_stopped(config, None, format, began)? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Somebody was quicker since the look above.
         Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {

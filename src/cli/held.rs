@@ -57,10 +57,11 @@ pub(super) fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-/// JSON in either format: it is for the person, who takes it elsewhere (GDPR, article 20).
+/// JSON in either format, since the person takes it elsewhere (GDPR, article 20); on one line where a script asks.
 pub(super) fn export(
     config: &Config,
     email: &str,
+    format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let held = Held::read(config, email)?;
@@ -69,8 +70,13 @@ pub(super) fn export(
         let events = held.events.iter().map(super::audit::describe).collect();
         object.insert("audit_events".to_owned(), events);
     }
-    serde_json::to_writer_pretty(&mut *out, &value)?;
-    writeln!(out)?;
+    match format {
+        Format::Table => {
+            serde_json::to_writer_pretty(&mut *out, &value)?;
+            writeln!(out)?;
+        }
+        Format::Json => output::object(out, &value)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -162,7 +168,7 @@ fn describe_grant(grant: &Grant) -> Value {
 /// Everything but the hash.
 pub(super) fn describe(user: &User) -> Value {
     json!({
-        "id": user.id,
+        "sub": user.id,
         "email": user.email,
         "email_verified": user.email_verified,
         "has_password": user.password_hash.is_some(),

@@ -33,7 +33,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::fs::Mode;
 
 use self::failure::Failure;
@@ -152,7 +153,12 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
     let sources = Sources::from_process(line.config.clone(), Vec::new());
     // These read the configuration in their own way or not at all; the others need a good one.
     match line.verb {
-        Verb::Dev(flags) => return dev::run(&flags, began),
+        Verb::Dev(_) if line.config.is_some() => {
+            let text =
+                "dev needs no configuration and reads none: leave --config away, or use serve";
+            return usage(ErrorKind::ArgumentConflict, text);
+        }
+        Verb::Dev(flags) => return dev::run(&flags, format, began),
         Verb::Config(ConfigVerb::Check) => return Ok(config::check(sources, format, out)?),
         Verb::Config(ConfigVerb::Show { sources: with }) => {
             return Ok(config::show(sources, with, format, out)?);
@@ -171,7 +177,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
     }
     let config = Config::load(sources)?;
     if let Verb::Serve = line.verb {
-        return serve::run(config, began);
+        return serve::run(config, format, began);
     }
     logging::for_command();
     match line.verb {
@@ -204,6 +210,12 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
             unreachable!("done above")
         }
     }
+}
+
+/// What clap would say if it knew.
+fn usage(kind: ErrorKind, text: &str) -> Result<ExitCode, Failure> {
+    CommandLine::command().error(kind, text).print()?;
+    Ok(ExitCode::from(2))
 }
 
 fn version(format: Format, out: &mut dyn Write) -> io::Result<()> {

@@ -8,6 +8,7 @@ use rustix::process::{self, Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::Failure;
+use super::output::Format;
 use super::{banner, logging};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -18,12 +19,12 @@ use crate::startup::{self, StartError, Stopper};
 const MOST_FILES: u64 = 16_384;
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) fn run(config: Config, began: Instant) -> Result<ExitCode, Failure> {
+pub(super) fn run(config: Config, format: Format, began: Instant) -> Result<ExitCode, Failure> {
     logging::for_server(&config);
     allow_connections();
     // Before there are threads.
     let inherited = listening::inherited()?;
-    until_stopped(config, inherited, began)??;
+    until_stopped(config, inherited, format, began)??;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -48,6 +49,7 @@ fn allow_connections() {
 pub(super) fn until_stopped(
     config: Config,
     inherited: Option<Inherited>,
+    format: Format,
     began: Instant,
 ) -> io::Result<Result<(), StartError>> {
     actix_web::rt::System::new().block_on(async {
@@ -63,6 +65,7 @@ pub(super) fn until_stopped(
         };
         let printed = banner::print(
             &mut io::stdout(),
+            format,
             &config,
             running.dev_app.as_ref(),
             began.elapsed(),

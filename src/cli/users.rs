@@ -91,7 +91,7 @@ pub(super) fn run(
         Verb::Enable { email } => set_disabled(config, &email, false, format, out),
         Verb::Unlock { email } => unlock(config, &email, format, out),
         Verb::EndSessions { email, apps } => end_sessions(config, &email, apps, format, out),
-        Verb::Export { email } => held::export(config, &email, out),
+        Verb::Export { email } => held::export(config, &email, format, out),
         Verb::Delete { email } => delete(config, &email, format, out),
     }
 }
@@ -172,7 +172,7 @@ fn set_password(
             "set a new password for {}; their sessions have ended",
             user.email
         )?,
-        Format::Json => output::object(out, &json!({ "id": user.id, "email": user.email }))?,
+        Format::Json => output::object(out, &json!({ "sub": user.id, "email": user.email }))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -208,7 +208,7 @@ fn set_disabled(
         Format::Table => writeln!(out, "enabled {}", user.email)?,
         Format::Json => output::object(
             out,
-            &json!({ "id": user.id, "email": user.email, "disabled": disabled, "changed": changed }),
+            &json!({ "sub": user.id, "email": user.email, "disabled": disabled, "changed": changed }),
         )?,
     }
     Ok(ExitCode::SUCCESS)
@@ -237,7 +237,7 @@ fn unlock(
         Format::Table => writeln!(out, "nothing was counted against {}", user.email)?,
         Format::Json => output::object(
             out,
-            &json!({ "id": user.id, "email": user.email, "had_failures": had_failures }),
+            &json!({ "sub": user.id, "email": user.email, "had_failures": had_failures }),
         )?,
     }
     Ok(ExitCode::SUCCESS)
@@ -275,7 +275,7 @@ fn end_sessions(
         )?,
         Format::Json => output::object(
             out,
-            &json!({ "id": user.id, "email": user.email, "sessions": sessions, "grants": grants }),
+            &json!({ "sub": user.id, "email": user.email, "sessions": sessions, "grants": grants }),
         )?,
     }
     Ok(ExitCode::SUCCESS)
@@ -307,7 +307,7 @@ fn delete(
         )?,
         Format::Json => output::object(
             out,
-            &json!({ "id": user.id, "email": user.email, "deleted": true }),
+            &json!({ "sub": user.id, "email": user.email, "deleted": true }),
         )?,
     }
     Ok(ExitCode::SUCCESS)
