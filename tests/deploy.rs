@@ -20,6 +20,29 @@ fn the_example_configuration_is_the_reference() {
     assert_eq!(deploy("latchkey.toml"), config::reference());
 }
 
+/// What stands between two marks of the README.
+fn marked(name: &str) -> String {
+    let readme = include_str!("../README.md");
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->\n"));
+    let after = readme.split_once(&begin).unwrap().1;
+    after.split_once(&end).unwrap().0.to_owned()
+}
+
+#[test]
+fn the_readme_shows_every_key_with_its_default_and_reason() {
+    let mut table = "| key | default | |\n|---|---|---|\n".to_owned();
+    for entry in config::entries() {
+        let default = match (&entry.unset, entry.required) {
+            (Some(unset), _) => unset.as_str().unwrap().to_owned(),
+            (None, true) => "required".to_owned(),
+            (None, false) => format!("`{}`", entry.default.to_string().replace('"', "")),
+        };
+        let line = format!("| `{}` | {default} | {} |\n", entry.key, entry.reason);
+        table.push_str(&line);
+    }
+    assert_eq!(marked("keys"), table);
+}
+
 #[test]
 fn every_variable_is_one_that_latchkey_knows_and_every_probe_asks_a_path_that_it_has() {
     let known = config::reference();
