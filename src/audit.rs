@@ -4,10 +4,10 @@
 //! ids and holds nothing that anybody could use: no token, no password, and no name that a stranger typed.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
+use crate::clock::Clock;
 use crate::protocol::client::ClientId;
 use crate::protocol::time::Timestamp;
 use crate::random;
@@ -157,7 +157,8 @@ impl Event {
 /// Where events come from: one request, one command, or one run of a job.
 #[derive(Clone, Debug)]
 pub struct Trail {
-    /// Events of one trail begin with it; later trails of a process sort behind earlier ones.
+    /// Events of one trail begin with it; later trails sort behind earlier ones of the same machine, since times are whole
+    /// seconds.
     pub id: String,
     pub actor: Option<&'static str>,
     pub address: Option<String>,
@@ -186,10 +187,8 @@ impl Trail {
     }
 
     fn new(actor: Option<&'static str>, now: Timestamp) -> Self {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
         Self {
-            id: format!("{number:010x}.{}", random::id()),
+            id: format!("{:014x}.{}", Clock::order(), random::id()),
             actor,
             address: None,
             request_id: None,

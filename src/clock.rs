@@ -1,7 +1,7 @@
 //! The only reader of the system's time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::protocol::time::Timestamp;
@@ -42,6 +42,25 @@ impl Clock {
             }
             Source::Manual(seconds) => Timestamp::from_seconds(seconds.load(Ordering::SeqCst)),
         }
+    }
+
+    /// A number that grows with every call in this process, and from one process of a machine to the next: it puts in order
+    /// what happened in one second. Never a manual clock's, which stands still.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the time"
+    )]
+    pub fn order() -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let micros = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        // Two within a microsecond, and a clock that was put back, go on from the last one.
+        let after = |last: u64| micros.max(last.saturating_add(1));
+        let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(after(last)));
+        let (Ok(last) | Err(last)) = last;
+        after(last)
     }
 
     /// Puts a manual clock anywhere, as an operator may do with a real one; the system's clock is left alone.

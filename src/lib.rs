@@ -8,7 +8,7 @@
 //! | [`web`] | HTTP: extract, load, decide, record, answer | all of them |
 //! | [`cli`], [`startup`], [`jobs`] | the command line, the start of a server, periodic work | all of them |
 //! | [`config`], [`keys`], [`client_cache`], [`hashing`] | configuration; signing keys; clients kept in memory; threads for passwords | `protocol`, `identity`, `store` |
-//! | [`audit`] | what is written down of what happens | `protocol`, `random` |
+//! | [`audit`] | what is written down of what happens | `protocol`, `clock`, `random` |
 //! | [`metrics`], [`telemetry`] | what monitoring sees | `store`, `config` |
 //! | `http_client`, `causes` | how others are asked, and how an error reads | nothing |
 //! | [`listening`] | sockets that are no plain address | nothing |

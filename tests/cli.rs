@@ -1022,6 +1022,25 @@ fn what_commands_did_is_exported_one_object_a_line() {
 }
 
 #[test]
+fn what_commands_did_in_one_second_is_exported_in_its_order() {
+    let place = Place::new();
+    let file = json!({ "users": [{ "email": "bob@example.test" }] }).to_string();
+    assert_eq!(place.run_with_input(&["apply", "-"], &file).code, Some(0));
+    for verb in ["disable", "enable"].repeat(4) {
+        assert_eq!(
+            place.run(&["users", verb, "bob@example.test"]).code,
+            Some(0)
+        );
+    }
+    let events = place.objects(&["audit", "export"]);
+    let names: Vec<_> = events
+        .iter()
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(names[1..], ["user.disabled", "user.enabled"].repeat(4));
+}
+
+#[test]
 fn what_is_over_is_deleted_beside_a_running_server() {
     let place = Place::new();
     let _server = place.serve();
