@@ -10,7 +10,9 @@ pub(crate) fn with_causes(error: &dyn Error) -> String {
         let more = inner.to_string();
         // Some errors name their cause themselves.
         if !text.contains(&more) {
-            text = format!("{text}: {}", more.trim().replace('\n', " "));
+            // libpq writes paragraphs, with tabs.
+            let words: Vec<_> = more.split_whitespace().collect();
+            text = format!("{text}: {}", words.join(" "));
         }
         cause = inner.source();
     }

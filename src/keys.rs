@@ -159,6 +159,29 @@ impl Keys {
     }
 }
 
+/// Refuses a root key that is not the database's: whatever was written with it nobody could read. One key that it opens is
+/// proof enough, since a key that was damaged must not look like a wrong secret.
+pub fn check_root_key(stored: &[StoredKey], root: &RootKey) -> Result<(), KeyError> {
+    let published = stored.iter().filter(|key| key.is_published()).count();
+    let closed = closed_to(stored, root);
+    match closed.first() {
+        Some(kid) if closed.len() == published => Err(KeyError::WrongSecretKey((*kid).to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// The published keys that a root key does not open.
+pub fn closed_to<'a>(stored: &'a [StoredKey], root: &RootKey) -> Vec<&'a str> {
+    let sealing = sealing_key(root);
+    let closed = stored.iter().filter(|key| {
+        key.is_published()
+            && sealing
+                .open(&key.private_key, &associated_data(&key.kid))
+                .is_none()
+    });
+    closed.map(|key| key.kid.as_str()).collect()
+}
+
 /// Makes a current key for each algorithm that has none. Any number of processes may do this at once.
 pub fn ensure(
     store: &Store,

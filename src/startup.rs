@@ -59,6 +59,10 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error("{0}")]
     SecretKey(String),
+    #[error(
+        "the database has the schema of an older version, or none yet: run `latchkey migrate up`, or start the server"
+    )]
+    OlderSchema,
     #[error("this database was served in {found} mode and can't be served in {wanted} mode")]
     WrongMode { found: String, wanted: &'static str },
     #[error("password hashing: {0}")]
@@ -93,19 +97,41 @@ pub struct Opened {
     pub root: RootKey,
 }
 
-/// Opens the database and its secret key and migrates. `exclusive` is for servers.
+/// Opens the database and its secret key, which are made where there are none, and migrates: for servers and for what
+/// people do before the first start. `exclusive` is for servers.
 pub fn open(config: &Config, exclusive: bool) -> Result<Opened, StartError> {
-    let store = Store::open(
-        &config.database.url,
-        Options {
-            exclusive,
-            ..Options::default()
-        },
-    )?;
-    let root = root_key(config)?;
-    for name in store.migrate()? {
+    let options = Options {
+        exclusive,
+        ..Options::default()
+    };
+    let store = Store::open(&config.database.url, options)?;
+    let opened = check(store, root_key(config)?)?;
+    for name in opened.store.migrate()? {
         tracing::info!(migration = %name, "migrated");
     }
+    Ok(opened)
+}
+
+/// Opens a database that is in use with the key that is there: for all other commands. A cron job in the wrong folder must
+/// not look as if it had done something, so nothing is made and nothing is migrated. `exclusive` keeps servers away.
+pub fn open_existing(config: &Config, exclusive: bool) -> Result<Opened, StartError> {
+    let options = Options {
+        exclusive,
+        ..Options::default()
+    };
+    let store = Store::open_existing(&config.database.url, options)?;
+    let opened = check(store, existing_root_key(config)?)?;
+    if opened.store.pending_migrations()?.is_empty() {
+        Ok(opened)
+    } else {
+        Err(StartError::OlderSchema)
+    }
+}
+
+/// Nothing is written before it is known that the key is the database's.
+fn check(store: Store, root: RootKey) -> Result<Opened, StartError> {
+    let stored = store.read_blocking(signing_keys::list_before_migration)?;
+    keys::check_root_key(&stored, &root)?;
     Ok(Opened { store, root })
 }
 
@@ -410,7 +436,7 @@ fn root_key(config: &Config) -> Result<RootKey, StartError> {
                 make_key_file(&file, &config.database.url)?;
             }
             SecretKey::read(&file)
-                .map_err(broken)?
+                .map_err(|error| broken(format!("the secret key {} {error}", file.display())))?
                 .hexadecimal()
                 .to_owned()
         }
@@ -424,7 +450,8 @@ fn make_key_file(file: &Path, database: &DatabaseUrl) -> Result<(), StartError> 
     // A database that has keys already was made with another secret; a fresh one would only hide that it is lost.
     if let DatabaseUrl::Sqlite(_) = database {
         let store = Store::open(database, Options::default())?;
-        if store.read_blocking(signing_keys::any)? {
+        let stored = store.read_blocking(signing_keys::list_before_migration)?;
+        if !stored.is_empty() {
             let text = format!(
                 "{} is missing, but the database was made with it; restore it from a backup",
                 file.display()

@@ -315,13 +315,15 @@ fn a_command_with_a_bad_configuration_says_everything_on_standard_error() {
 #[test]
 fn usage_errors_end_with_exit_code_2() {
     let place = Place::new();
-    let usages: [&[&str]; 6] = [
+    let usages: [&[&str]; 8] = [
         &[],
         &["sevre"],
         &["users"],
         &["users", "create"],
         &["users", "list", "--output", "xml"],
         &["dev", "--port", "0"],
+        &["audit", "verify", "--head", ""],
+        &["audit", "verify", "--head", "xyz"],
     ];
     for arguments in usages {
         assert_eq!(place.run(arguments).code, Some(2), "{arguments:?}");
@@ -1278,7 +1280,7 @@ fn of_many_first_commands_one_makes_the_key_and_all_find_it_whole() {
     let place = Place::new();
     let codes: Vec<_> = thread::scope(|scope| {
         let commands: Vec<_> = (0..6)
-            .map(|_| scope.spawn(|| place.run(&["users", "list"])))
+            .map(|_| scope.spawn(|| place.run_with_input(&["apply", "-"], "{}")))
             .collect();
         commands
             .into_iter()

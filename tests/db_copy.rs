@@ -209,6 +209,10 @@ fn nothing_is_copied_over_something_or_from_under_a_server() {
         refused.contains("/nowhere/latchkey.db does not exist"),
         "{refused}"
     );
+    let text = format!("sqlite://{}", place.path("latchkey.toml").display());
+    let refused = place.refused(&["db", "copy", "--from", &text, "--to", &url(&place)]);
+    assert!(refused.contains("file is not a database"), "{refused}");
+    assert!(!place.path("latchkey.toml.lock").exists());
     let (code, _) = place.answer(&["db", "copy", "--from", "mysql://db", "--to", &url(&place)]);
     assert_eq!(code, 2);
 }

@@ -37,6 +37,7 @@ mod discovery;
 mod doctor;
 mod end_session;
 mod examples;
+mod existing_database;
 mod export;
 mod faults;
 mod faults_database;

@@ -47,6 +47,7 @@ fn a_healthy_server_passes_every_step_and_nothing_stays_behind() {
 #[test]
 fn what_fails_is_named_and_ends_it() {
     let installation = Installation::new(Database::Sqlite);
+    installation.run(&["migrate", "up"]);
     let (code, out) = installation.answer(&["selftest"]);
     assert_eq!(code, 1);
     assert!(
@@ -64,6 +65,7 @@ fn what_fails_is_named_and_ends_it() {
     );
     // The server reads another database: what was made for the test is not there.
     let elsewhere = Installation::new(Database::Sqlite);
+    elsewhere.run(&["migrate", "up"]);
     let (code, out) = elsewhere.answer(&["selftest", "--issuer", &installation.issuer]);
     assert_eq!(code, 1);
     let lines: Vec<_> = out.lines().collect();

@@ -60,6 +60,7 @@ impl Fixture {
     /// A store with one table of counters, in which the counter `a` is 0.
     fn open_with_counters(&self) -> Store {
         let store = self.open();
+        store.migrate().unwrap();
         store
             .write_blocking(|tx| {
                 Ok(tx.batch_execute(

@@ -1,14 +1,15 @@
 //! `latchkey audit …`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::failure::Failure;
+use super::failure::{Failure, heard_or_not};
 use super::output::{self, Format};
 use crate::config::Config;
 use crate::startup;
@@ -26,8 +27,23 @@ pub(super) enum Verb {
     Verify {
         /// What an earlier verification printed as its head: nothing that was there then may be gone without a trace.
         #[arg(long, value_name = "HEAD")]
-        head: Option<String>,
+        head: Option<Head>,
     },
+}
+
+/// The MAC of a seal, as a verification prints it.
+#[derive(Clone)]
+pub(super) struct Head([u8; 32]);
+
+impl FromStr for Head {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        let mac = bytes.and_then(|bytes| bytes.try_into().ok());
+        mac.map(Self)
+            .ok_or("it is not what a verification printed behind head=")
+    }
 }
 
 pub(super) fn run(
@@ -38,12 +54,12 @@ pub(super) fn run(
 ) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Export => export(config, out),
-        Verb::Verify { head } => verify(config, head.as_deref(), format, out),
+        Verb::Verify { head } => verify(config, head, format, out),
     }
 }
 
 fn export(config: &Config, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let mut behind = None;
     loop {
         let from = behind.take();
@@ -62,26 +78,31 @@ fn export(config: &Config, out: &mut dyn Write) -> Result<ExitCode, Failure> {
 /// Exit code 1 when there is a finding.
 fn verify(
     config: &Config,
-    head: Option<&str>,
+    kept: Option<Head>,
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let kept = head
-        .map(|head| URL_SAFE_NO_PAD.decode(head))
-        .transpose()
-        .map_err(|_unreadable| Failure::new("--head is not what a verification printed"))?;
-    let opened = startup::open(config, false)?;
+    let opened = startup::open_existing(config, false)?;
     let root = opened.root;
     let found = opened.store.read_blocking(move |conn| {
         let mut found = audit_seals::verify(conn, &root)?;
         if let Some(kept) = kept
-            && !audit_seals::contains(conn, &kept)?
+            && !audit_seals::contains(conn, &kept.0)?
         {
             let text = "the seal that --head names is gone: it was pruned, or the end was cut off";
             found.findings.push(text.to_owned());
         }
         Ok(found)
     })?;
+    heard_or_not(print(&found, format, out))?;
+    Ok(if found.findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn print(found: &Verification, format: Format, out: &mut dyn Write) -> io::Result<()> {
     let head = found.head.as_ref().map(|head| URL_SAFE_NO_PAD.encode(head));
     match format {
         Format::Table => {
@@ -93,7 +114,7 @@ fn verify(
                 events,
                 unsealed,
                 ..
-            } = &found;
+            } = found;
             writeln!(
                 out,
                 "{events} events under {seals} seals; {unsealed} not sealed yet"
@@ -113,11 +134,7 @@ fn verify(
             }),
         )?,
     }
-    Ok(if found.findings.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(())
 }
 
 pub(super) fn describe(event: &Recorded) -> Value {

@@ -43,7 +43,7 @@ pub(super) fn back_up(
     if file.try_exists()? {
         return Err(exists(file));
     }
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let draft = sibling(file, "part");
     let made = store
         .copy_into(&draft)
@@ -96,7 +96,7 @@ pub(super) fn restore(
 ) -> Result<ExitCode, Failure> {
     let kept = match (restoring.file, &config.database.url) {
         (None, _) => {
-            begin_epoch(&startup::open(config, true)?.store)?;
+            begin_epoch(&startup::open_existing(config, true)?.store)?;
             None
         }
         (Some(_), DatabaseUrl::Postgres(_)) => {

@@ -164,7 +164,7 @@ fn read_keys(file: &Path) -> Result<Value, Failure> {
 }
 
 fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let apps = startup::open(config, false)?
+    let apps = startup::open_existing(config, false)?
         .store
         .read_blocking(clients::list)?;
     let headings = ["CLIENT ID", "NAME", "KIND", "REDIRECT URIS"];
@@ -179,7 +179,7 @@ fn show(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let client = ClientId::from_request(id);
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let (app, secrets) = store.read_blocking(move |conn| {
         let app = clients::find(conn, &client)?;
         Ok((app, client_secrets::list(conn, &client)?))
@@ -219,7 +219,7 @@ fn add_secret(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let (client, text) = (ClientId::from_request(id), random::token());
     let now = Clock::system().now();
     let secret = ClientSecret {
@@ -264,7 +264,7 @@ fn revoke_secret(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let (client, secret) = (ClientId::from_request(id), secret_id.to_owned());
     let now = Clock::system().now();
     let trail = Trail::of_command(now);
@@ -315,7 +315,7 @@ fn delete(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let client = ClientId::from_request(id);
     let trail = Trail::of_command(Clock::system().now());
     let deleted = store.write_blocking(move |tx| {

@@ -1,5 +1,6 @@
 //! `latchkey db copy`.
 
+use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -10,10 +11,17 @@ use super::database_argument::DatabaseArgument;
 use super::failure::Failure;
 use super::output::{self, Format};
 use crate::audit::Trail;
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::config::DatabaseUrl;
 use crate::store::copy::APPLICATION_NAME;
-use crate::store::{Options, Store};
+use crate::store::{OpenError, Options, Store};
+
+/// No server may write meanwhile.
+const ALONE: Options = Options {
+    exclusive: true,
+    threads: None,
+};
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -30,20 +38,26 @@ pub(super) enum Verb {
 
 pub(super) fn run(verb: Verb, format: Format, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let Verb::Copy { from, to } = verb;
-    if let DatabaseUrl::Sqlite(file) = &from
-        && !file.try_exists()?
-    {
-        let name = file.display();
-        return Err(Failure::new(format!("{name} does not exist")));
+    let told = |error: &dyn Error| Failure::new(format!("--from: {}", with_causes(error)));
+    let source = Store::open_existing(&named(&from), ALONE).map_err(|error| told(&error))?;
+    match source.pending_migrations() {
+        Ok(pending) if pending.is_empty() => {}
+        Ok(_) => {
+            return Err(Failure::new(
+                "--from: the database has no tables of Latchkey, or those of an older version; if it is the right one, run \
+                 `latchkey migrate up` on it first",
+            ));
+        }
+        Err(error) => return Err(told(&error)),
     }
-    let source = open(&from)?;
-    if !source.pending_migrations()?.is_empty() {
-        return Err(Failure::new(
-            "the database to copy from has an older schema; run `latchkey migrate up` on it first",
-        ));
-    }
-    let target = open(&to)?;
-    target.migrate()?;
+    let target = Store::open(&named(&to), ALONE)
+        .and_then(|target| {
+            target
+                .migrate()
+                .map(|_names| target)
+                .map_err(OpenError::from)
+        })
+        .map_err(|error| Failure::new(format!("--to: {}", with_causes(&error))))?;
     let trail = Trail::of_command(Clock::system().now());
     let copied = source.copy_to(&target, &trail)?;
     let row = |(name, rows): &(&str, usize)| vec![(*name).to_owned(), rows.to_string()];
@@ -58,18 +72,13 @@ pub(super) fn run(verb: Verb, format: Format, out: &mut dyn Write) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(url: &DatabaseUrl) -> Result<Store, Failure> {
-    let url = match url {
+/// So that PostgreSQL tells our own connections from a server's.
+fn named(url: &DatabaseUrl) -> DatabaseUrl {
+    match url {
         DatabaseUrl::Sqlite(_) => url.clone(),
-        // So that PostgreSQL tells our own connections from a server's.
         DatabaseUrl::Postgres(url) => {
             let sign = if url.contains('?') { '&' } else { '?' };
             DatabaseUrl::Postgres(format!("{url}{sign}application_name={APPLICATION_NAME}"))
         }
-    };
-    let options = Options {
-        exclusive: true,
-        ..Options::default()
-    };
-    Ok(Store::open(&url, options)?)
+    }
 }

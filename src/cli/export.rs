@@ -17,7 +17,7 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let now = Clock::system().now();
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let everything = store.read_blocking(move |conn| seed::export(conn, now))?;
     match format {
         Format::Table => {

@@ -19,6 +19,14 @@ impl Failure {
     }
 }
 
+/// What a command found is told by its exit code too, which counts even if nobody reads the rest of the text.
+pub(super) fn heard_or_not(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let as_io = (&error as &dyn Error).downcast_ref::<io::Error>();

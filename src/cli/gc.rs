@@ -18,7 +18,7 @@ pub(super) fn run(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let run = prune_expired::run(&store, config, Clock::system().now());
     let outcome = actix_web::rt::System::new().block_on(run)?;
     let counts = [

@@ -45,7 +45,7 @@ pub(super) fn run(
 }
 
 fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let stored = startup::open(config, false)?
+    let stored = startup::open_existing(config, false)?
         .store
         .read_blocking(signing_keys::list)?;
     let headings = [
@@ -66,7 +66,7 @@ fn rotate(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let opened = startup::open(config, false)?;
+    let opened = startup::open_existing(config, false)?;
     let algorithms = &config.keys.algorithms;
     let published = keys::publish_next(
         &opened.store,

@@ -1,14 +1,14 @@
 //! `latchkey migrate …`.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::failure::Failure;
+use super::failure::{Failure, heard_or_not};
 use super::output::{self, Format};
-use crate::config::{Config, DatabaseUrl};
+use crate::config::Config;
 use crate::store::{Options, Store};
 
 #[derive(Subcommand)]
@@ -25,20 +25,15 @@ pub(super) fn run(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    // Looking must not make a database.
-    if let (Verb::Status, DatabaseUrl::Sqlite(path)) = (&verb, &config.database.url)
-        && !path.exists()
-    {
-        return Err(Failure::new(format!(
-            "there is no database {} yet",
-            path.display()
-        )));
-    }
-    let store = Store::open(&config.database.url, Options::default())?;
+    let (url, options) = (&config.database.url, Options::default());
     let (names, state, code) = match verb {
-        Verb::Up => (store.migrate()?, "applied", ExitCode::SUCCESS),
+        Verb::Up => {
+            let names = Store::open(url, options)?.migrate()?;
+            (names, "applied", ExitCode::SUCCESS)
+        }
+        // Looking must not make a database.
         Verb::Status => {
-            let pending = store.pending_migrations()?;
+            let pending = Store::open_existing(url, options)?.pending_migrations()?;
             let code = if pending.is_empty() {
                 ExitCode::SUCCESS
             } else {
@@ -47,7 +42,12 @@ pub(super) fn run(
             (pending, "pending", code)
         }
     };
-    for name in &names {
+    heard_or_not(print(&names, state, format, out))?;
+    Ok(code)
+}
+
+fn print(names: &[String], state: &str, format: Format, out: &mut dyn Write) -> io::Result<()> {
+    for name in names {
         match format {
             Format::Table => writeln!(out, "{state} {name}")?,
             Format::Json => output::object(out, &json!({ "migration": name, "state": state }))?,
@@ -56,5 +56,5 @@ pub(super) fn run(
     if names.is_empty() && format == Format::Table {
         writeln!(out, "the database is up to date")?;
     }
-    Ok(code)
+    Ok(())
 }

@@ -44,7 +44,7 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let issuer = issuer.unwrap_or_else(|| config.issuer.as_str());
-    let store = startup::open(config, false)?.store;
+    let store = startup::open_existing(config, false)?.store;
     let test = Selftest::new(issuer, &config.egress)?;
     test.enter(&store, config)?;
     let mut report = Report {

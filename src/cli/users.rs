@@ -133,7 +133,7 @@ fn create(
 }
 
 fn list(config: &Config, format: Format, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let people = startup::open(config, false)?
+    let people = startup::open_existing(config, false)?
         .store
         .read_blocking(users::list)?;
     let headings = ["EMAIL", "NAME", "VERIFIED", "ADMIN", "DISABLED", "GROUPS"];
@@ -315,7 +315,7 @@ fn delete(
 
 /// The database, and the person whom a command is about.
 pub(super) fn open_for(config: &Config, email: &str) -> Result<(Opened, User), Failure> {
-    let opened = startup::open(config, false)?;
+    let opened = startup::open_existing(config, false)?;
     let user = find(&opened.store, email)?.ok_or_else(|| unknown(email))?;
     Ok((opened, user))
 }

@@ -1,5 +1,6 @@
 //! Copies of a SQLite database, and the start of a new epoch in one that comes from the past. PostgreSQL has its own tools.
 
+use std::error::Error as _;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,6 +15,7 @@ use super::connection::{Target, Use};
 use super::files::{self, sync_folder, with_suffix};
 use super::schema::{authorization_codes, client_tokens, grants, properties as property, sessions};
 use super::{AnyConnection, OpenError, Store, StoreError, on_each, properties};
+use crate::causes::with_causes;
 use crate::protocol::time::Timestamp;
 
 /// When this timeline began, in seconds since 1970; nobody knows what was used or revoked at the end of the one before.
@@ -56,7 +58,11 @@ impl Store {
 pub fn problem_of(file: &Path) -> Result<Option<String>, StoreError> {
     let mut connection = match connect(file) {
         Ok(connection) => connection,
-        Err(error) => return Ok(Some(error.to_string())),
+        // What SQLite says of the file, not that it can't be used.
+        Err(error) => {
+            let problem = error.source().map(with_causes);
+            return Ok(Some(problem.unwrap_or_else(|| error.to_string())));
+        }
     };
     let AnyConnection::Sqlite(connection) = &mut connection else {
         unreachable!("a file is SQLite's")

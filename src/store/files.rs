@@ -5,13 +5,13 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use tracing::warn;
 
 use super::OpenError;
 
-/// Creates the database when there is none, and answers its path without symbolic links, so that two names of one
-/// file have one lock.
-pub(super) fn prepare(path: &Path) -> Result<PathBuf, OpenError> {
+/// Creates the database when there is none.
+pub(super) fn make(path: &Path) -> Result<(), OpenError> {
     // Only a new file is opened: closing any handle of an existing one would drop SQLite's locks in this process.
     match OpenOptions::new()
         .write(true)
@@ -19,16 +19,34 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, OpenError> {
         .mode(0o600)
         .open(path)
     {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(file_error(path, error)),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(file_error(path, error)),
     }
-    let file = fs::canonicalize(path).map_err(|error| file_error(path, error))?;
+}
+
+/// The path of a database that is there, without symbolic links, so that two names of one file have one lock.
+pub(super) fn find(path: &Path) -> Result<PathBuf, OpenError> {
+    let file = fs::canonicalize(path).map_err(|error| match error.kind() {
+        // In full, since a command in the wrong folder is what leads here most often.
+        io::ErrorKind::NotFound => OpenError::Missing {
+            file: std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned()),
+        },
+        _ => file_error(path, error),
+    })?;
     // SQLite gives -wal and -shm the mode of the database itself.
     for suffix in ["", "-wal", "-shm"] {
         warn_when_others_may_read(&with_suffix(&file, suffix));
     }
     Ok(file)
+}
+
+/// Whether this account may not write to a file, or make another one beside it.
+pub(super) fn is_read_only(file: &Path) -> bool {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    [file, folder]
+        .iter()
+        .any(|path| access(*path, Access::WRITE_OK).is_err())
 }
 
 /// Takes the lock that a server holds until its process ends, however it ends.

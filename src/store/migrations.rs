@@ -84,6 +84,26 @@ pub(super) fn refuse_newer(connection: &mut AnyConnection) -> Result<(), Migrati
     })
 }
 
+/// Refuses a SQLite file in which another program keeps its tables; writes nothing. In PostgreSQL programs may share a
+/// database on purpose.
+pub(super) fn refuse_foreign(connection: &mut AnyConnection) -> Result<(), MigrationError> {
+    if let AnyConnection::Postgres(_) = connection {
+        return Ok(());
+    }
+    if has_table(connection, "__diesel_schema_migrations")? {
+        return Ok(());
+    }
+    let tables = "SELECT count(*) > 0 AS found FROM sqlite_master \
+                  WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let tables: Found = sql_query(tables)
+        .get_result(connection)
+        .map_err(StoreError::from)?;
+    if tables.found {
+        return Err(MigrationError::Foreign);
+    }
+    Ok(())
+}
+
 fn run_in_transaction(connection: &mut AnyConnection) -> Result<Vec<String>, MigrationError> {
     lock(connection)?;
     // Asked again under the lock: another process may have been faster, and newer.

@@ -93,6 +93,17 @@ pub enum OpenError {
     InUse { file: PathBuf },
     #[error("cannot open the database file {}", file.display())]
     File { file: PathBuf, source: io::Error },
+    #[error(
+        "the database {} does not exist: start the server, which makes it, or check database.url and the folder that \
+         this runs in",
+        file.display()
+    )]
+    Missing { file: PathBuf },
+    #[error(
+        "this account may not write to {} and the folder that it is in, which SQLite needs even to read",
+        file.display()
+    )]
+    ReadOnly { file: PathBuf },
     #[error("cannot open the database")]
     Database(#[from] StoreError),
     #[error(transparent)]
@@ -109,6 +120,10 @@ pub enum MigrationError {
          does not know); start that version, or restore a backup from before the upgrade"
     )]
     NewerSchema { versions: String },
+    #[error(
+        "the database file holds tables of another program, and none of Latchkey; check database.url, nothing was changed"
+    )]
+    Foreign,
     #[error("the migration {name} failed; nothing was changed")]
     Failed {
         name: String,
@@ -118,7 +133,7 @@ pub enum MigrationError {
     Orphans { rows: i64 },
     #[error("the embedded migrations cannot be read")]
     Embedded(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the database cannot be migrated now")]
+    #[error("the database's schema cannot be read or changed now")]
     Database(#[from] StoreError),
 }
 
@@ -150,27 +165,22 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(5_500);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Opens a database and starts its threads; runs no migration. Refuses one that a newer version has migrated.
+    /// Opens a database, which is made where there is none, and starts its threads; runs no migration. Refuses one that a
+    /// newer version has migrated, and a file of another program.
     pub fn open(url: &DatabaseUrl, options: Options) -> Result<Store, OpenError> {
-        let (target, lock) = match url {
-            DatabaseUrl::Sqlite(path) => {
-                let file = files::prepare(path)?;
-                let lock = options.exclusive.then(|| files::lock(&file)).transpose()?;
-                let target = Target::sqlite(file).map_err(|source| OpenError::File {
-                    file: path.clone(),
-                    source,
-                })?;
-                (target, lock)
-            }
-            DatabaseUrl::Postgres(url) => (Target::postgres(url), None),
-        };
-        // As a reader, because a database that is too new must not be touched.
-        let mut connection = target.connect(Use::Read).map_err(StoreError::from)?;
-        migrations::refuse_newer(&mut connection)?;
-        drop(connection);
+        if let DatabaseUrl::Sqlite(path) = url {
+            files::make(path)?;
+        }
+        let (target, lock) = find(url, &options)?;
         if let Target::Sqlite { .. } = target {
             switch_to_wal(&target)?;
         }
+        Store::start(target, lock, &options)
+    }
+
+    /// The same for a database that is there, which is left as it is.
+    pub fn open_existing(url: &DatabaseUrl, options: Options) -> Result<Store, OpenError> {
+        let (target, lock) = find(url, &options)?;
         Store::start(target, lock, &options)
     }
 
@@ -365,6 +375,41 @@ impl Drop for Inner {
         }
         self.requests.close(CLOSE_WITHIN);
     }
+}
+
+/// A database that may be used, with the lock that a server takes. Whatever is not ours is not touched, so nothing is written
+/// before that is known.
+fn find(url: &DatabaseUrl, options: &Options) -> Result<(Target, Option<File>), OpenError> {
+    let (target, file) = match url {
+        DatabaseUrl::Sqlite(path) => {
+            let file = files::find(path)?;
+            let target = Target::sqlite(file.clone()).map_err(|source| OpenError::File {
+                file: path.clone(),
+                source,
+            })?;
+            (target, Some(file))
+        }
+        DatabaseUrl::Postgres(url) => (Target::postgres(url), None),
+    };
+    look(&target).map_err(|error| match &file {
+        // SQLite's own words are of a write that nobody asked for.
+        Some(file) if files::is_read_only(file) => OpenError::ReadOnly {
+            file: file.to_owned(),
+        },
+        _ => error,
+    })?;
+    let lock = match file {
+        Some(file) if options.exclusive => Some(files::lock(&file)?),
+        _ => None,
+    };
+    Ok((target, lock))
+}
+
+fn look(target: &Target) -> Result<(), OpenError> {
+    let mut connection = target.connect(Use::Read).map_err(StoreError::from)?;
+    migrations::refuse_newer(&mut connection)?;
+    migrations::refuse_foreign(&mut connection)?;
+    Ok(())
 }
 
 fn spawn<T: Send + 'static>(

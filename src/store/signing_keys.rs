@@ -90,14 +90,13 @@ pub fn list(conn: &mut AnyConnection) -> Result<Vec<StoredKey>, StoreError> {
     Ok(stored.collect())
 }
 
-/// Whether there are keys, in a schema of whatever age.
-pub fn any(conn: &mut AnyConnection) -> Result<bool, StoreError> {
-    if !migrations::has_table(conn, "signing_keys")? {
-        return Ok(false);
+/// Every key, in a schema of whatever age: none before the first migration, and the same columns since.
+pub fn list_before_migration(conn: &mut AnyConnection) -> Result<Vec<StoredKey>, StoreError> {
+    if migrations::has_table(conn, "signing_keys")? {
+        list(conn)
+    } else {
+        Ok(Vec::new())
     }
-    // Every version that had the table had this column.
-    let found: Option<String> = t::table.select(t::kid).first(conn).optional()?;
-    Ok(found.is_some())
 }
 
 /// Adds a key unless its place is taken: of any number that start at once, one key wins.
