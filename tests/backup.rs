@@ -294,6 +294,20 @@ fn r24_a_restore_that_is_killed_leaves_one_of_the_two_databases_whole() {
 }
 
 #[test]
+fn o15_a_backup_goes_where_its_name_says_or_leaves_nothing_behind() {
+    let installation = Installation::new(Database::Sqlite);
+    installation.run(&["migrate", "up"]);
+    installation.run(&["backup", "file:copy.db"]);
+    assert!(installation.path("file:copy.db").exists());
+    let before = names_in(&installation.path(""));
+    let said = installation.refused(&["backup", "nowhere/copy.db"]);
+    assert!(said.contains("nowhere is no folder"), "{said}");
+    assert_eq!(names_in(&installation.path("")), before);
+    let said = installation.refused(&["restore", "latchkey.toml"]);
+    assert!(said.contains("file is not a database"), "{said}");
+}
+
+#[test]
 fn r24_after_postgresqls_own_restore_an_epoch_begins_by_itself() {
     if postgres::cluster().is_none() {
         return;

@@ -43,8 +43,17 @@ pub(super) fn back_up(
     if file.try_exists()? {
         return Err(exists(file));
     }
+    // In full: SQLite would take "file:name" for a URI.
+    let whole = std::path::absolute(file)?;
+    if let Some(folder) = whole.parent().filter(|folder| !folder.is_dir()) {
+        let text = format!(
+            "{} is no folder that a backup could go to",
+            folder.display()
+        );
+        return Err(Failure::new(text));
+    }
     let store = startup::open_existing(config, false)?.store;
-    let draft = sibling(file, "part");
+    let draft = sibling(&whole, "part");
     let made = store
         .copy_into(&draft)
         .map_err(Failure::from)
