@@ -29,13 +29,13 @@ use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
 use crate::seed::{self, DevApp, SeedError};
 use crate::store::{
-    MigrationError, OpenError, Options, Store, StoreError, backup, properties, signing_keys,
-    sync_folder, with_suffix,
+    MigrationError, OpenError, Options, Store, StoreError, properties, signing_keys, sync_folder,
+    with_suffix,
 };
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::web::address_limit::{self, AddressLimit};
 use crate::web::connection::{self, ConnectionLimit};
-use crate::web::state::AppState;
+use crate::web::state::{AppState, Epoch};
 use crate::web::{request_log, routes};
 
 /// Passwords that may wait for a core; with more, an honest 503 at once serves people better than a page that hangs.
@@ -184,7 +184,6 @@ pub async fn start_on(
                 .map_err(|_cancelled| io::Error::other("the start was cancelled"))??,
         )
     };
-    let epoch = store.read(backup::epoch).await?;
     let threads = threads_by_default();
     let stopping = Arc::new(AtomicBool::new(false));
     let telemetry = Telemetry::from_environment(&config.egress)?.map(Arc::new);
@@ -208,7 +207,7 @@ pub async fn start_on(
         telemetry: telemetry.clone(),
         clock: clock.clone(),
         root: root.clone(),
-        epoch,
+        epoch: Epoch::default(),
         keys: keys.clone(),
         discovery: ArcSwapOption::empty(),
     });
@@ -216,6 +215,7 @@ pub async fn start_on(
         .guessing
         .look(&store, &state.throttle_limits(), now)
         .await?;
+    state.epoch.look(&store).await?;
     let keeper = state.clone();
     let (server, address) = serve(&config, state.clone(), inherited)?;
     let mut servers = vec![server];

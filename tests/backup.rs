@@ -308,6 +308,24 @@ fn o15_a_backup_goes_where_its_name_says_or_leaves_nothing_behind() {
 }
 
 #[test]
+fn r24_a_server_on_postgresql_sees_a_new_epoch_within_a_second() {
+    if postgres::cluster().is_none() {
+        return;
+    }
+    let (installation, rp) = installation(Database::Postgres);
+    let _server = installation.start();
+    let machine = rp.client_credentials(&[("scope", "orders")]);
+    assert_eq!(rp.introspect(machine.access_token()).json["active"], true);
+    installation.run(&["restore", "--epoch-only"]);
+    assert_eq!(
+        rp.introspect(machine.access_token()).json,
+        json!({ "active": false })
+    );
+    let machine = rp.client_credentials(&[("scope", "orders")]);
+    assert_eq!(rp.introspect(machine.access_token()).json["active"], true);
+}
+
+#[test]
 fn r24_after_postgresqls_own_restore_an_epoch_begins_by_itself() {
     if postgres::cluster().is_none() {
         return;

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
+use super::keys::wait_until_servers_have_seen;
 use super::output::{self, Format};
 use crate::audit::{Event, Kind, Trail};
 use crate::clock::Clock;
@@ -23,7 +24,7 @@ pub(super) struct Restoring {
     /// What `latchkey backup` wrote.
     #[arg(required_unless_present = "epoch_only")]
     file: Option<PathBuf>,
-    /// Only end what belongs to the timeline before: after PostgreSQL's own restore, and before a server starts.
+    /// Only end what belongs to the timeline before: after PostgreSQL's own restore. Servers that run have seen it when this returns.
     #[arg(long, conflicts_with = "file")]
     epoch_only: bool,
 }
@@ -106,11 +107,14 @@ pub(super) fn restore(
     let kept = match (restoring.file, &config.database.url) {
         (None, _) => {
             begin_epoch(&startup::open_existing(config, true)?.store)?;
+            if let DatabaseUrl::Postgres(_) = config.database.url {
+                wait_until_servers_have_seen();
+            }
             None
         }
         (Some(_), DatabaseUrl::Postgres(_)) => {
             return Err(Failure::new(
-                "a PostgreSQL database is restored with pg_restore; then, before a server starts: latchkey restore --epoch-only"
+                "a PostgreSQL database is restored with pg_restore; then: latchkey restore --epoch-only"
                     .to_owned(),
             ));
         }

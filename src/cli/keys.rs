@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::output::{self, Format};
 use crate::audit::Trail;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, duration};
 use crate::keys;
 use crate::protocol::time::Timestamp;
 use crate::startup;
@@ -96,6 +96,13 @@ fn rotate(
             for kid in &published {
                 writeln!(out, "published {kid}")?;
             }
+            if !at_once && !published.is_empty() {
+                let wait = duration::print(config.keys.publish_before);
+                writeln!(
+                    out,
+                    "A running server signs with what was published in {wait} (keys.publish_before); --now does so at once."
+                )?;
+            }
             if at_once {
                 writeln!(out, "{promoted} new keys sign now")?;
             } else if published.is_empty() {
@@ -135,11 +142,11 @@ fn describe(key: &StoredKey) -> Value {
     })
 }
 
-/// When the command returns, every running server signs with the new key.
+/// When the command returns, every running server knows what it changed.
 #[allow(
     clippy::disallowed_methods,
     reason = "waits for other processes, which go by the real time"
 )]
-fn wait_until_servers_have_seen() {
+pub(super) fn wait_until_servers_have_seen() {
     std::thread::sleep(SEEN_BY_SERVERS);
 }

@@ -14,8 +14,8 @@ use crate::web::state::AppState;
 
 /// Another node's rotation is seen within a second, even when a look takes its time.
 const KEY_REFRESH: Duration = Duration::from_millis(400);
-/// A changed client is seen within this time and that of one read.
-const CLIENT_REFRESH: Duration = Duration::from_millis(250);
+/// A changed client or a new epoch is seen within this time and that of three reads.
+const CHANGE_REFRESH: Duration = Duration::from_millis(250);
 const ROTATION_CHECK: Duration = Duration::from_secs(60);
 const PRUNING_CHECK: Duration = Duration::from_secs(60);
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const SMALL_STEP_SECONDS: u64 = 30;
 /// Begins all of them.
 pub(crate) fn begin(state: &web::Data<AppState>) {
     keep_going(state, "looking after the signing keys", keep_keys_fresh);
-    keep_going(state, "looking after clients", watch_clients);
+    keep_going(state, "looking after what commands change", watch_changes);
     keep_going(state, "deleting what is over", clear_away);
     keep_going(state, "watching the clock", watch_clock);
 }
@@ -54,16 +54,17 @@ async fn again_after_a_panic<J: Future<Output = ()> + 'static>(
     }
 }
 
-/// Sees changes of clients within a second, whoever made them.
-async fn watch_clients(state: web::Data<AppState>) {
-    let mut ticks = tokio::time::interval(CLIENT_REFRESH);
+/// Sees changes of clients, and a new epoch, within a second, whoever made them.
+async fn watch_changes(state: web::Data<AppState>) {
+    let mut ticks = tokio::time::interval(CHANGE_REFRESH);
     while !state.stopping.load(Ordering::SeqCst) {
         ticks.tick().await;
         let (limits, now) = (state.throttle_limits(), state.clock.now());
         let looked = state.clients.refresh().await;
         let guessing = state.guessing.look(&state.store, &limits, now).await;
-        if let Err(error) = looked.and(guessing) {
-            tracing::debug!(%error, "whether clients changed could not be looked up");
+        let epoch = state.epoch.look(&state.store).await;
+        if let Err(error) = looked.and(guessing).and(epoch) {
+            tracing::debug!(%error, "whether clients or the epoch changed could not be looked up");
         }
     }
 }

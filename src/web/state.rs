@@ -18,7 +18,7 @@ use crate::protocol::jose::SigningAlgorithm;
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::protocol::time::Timestamp;
 use crate::seed::DevApp;
-use crate::store::Store;
+use crate::store::{Store, StoreError, backup};
 use crate::telemetry::Telemetry;
 use crate::web::address_limit::AddressLimit;
 use crate::web::extract::guessing::Guessing;
@@ -37,7 +37,7 @@ pub(crate) struct AppState {
     pub(crate) clock: Clock,
     pub(crate) root: RootKey,
     /// When the database was last restored: what was issued before may have been used or revoked by then.
-    pub(crate) epoch: Option<Timestamp>,
+    pub(crate) epoch: Epoch,
     pub(crate) tickets: SealingKey,
     pub(crate) cookies: SealingKey,
     pub(crate) keys: KeyRing,
@@ -49,6 +49,26 @@ pub(crate) struct AppState {
     pub(crate) dev_app: Option<DevApp>,
     /// Set once SIGTERM came: no longer ready, though still answering.
     pub(crate) stopping: Arc<AtomicBool>,
+}
+
+/// When a timeline began, which may change while a server runs: PostgreSQL is restored by its own tools.
+#[derive(Default)]
+pub(crate) struct Epoch(ArcSwapOption<Timestamp>);
+
+impl Epoch {
+    /// As far as the server has seen; nothing if the database was never restored.
+    pub(crate) fn load(&self) -> Option<Timestamp> {
+        self.0.load().as_deref().copied()
+    }
+
+    /// Looks into the database.
+    pub(crate) async fn look(&self, store: &Store) -> Result<(), StoreError> {
+        let began_at = store.read(backup::epoch).await?;
+        if began_at != self.load() {
+            self.0.store(began_at.map(Arc::new));
+        }
+        Ok(())
+    }
 }
 
 impl AppState {

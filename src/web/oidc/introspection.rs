@@ -74,7 +74,10 @@ async fn describe(
         }
         IssuedToken::OfClient { token, revoked } => {
             // Of a JWT of its own nothing is written down, so nobody knows whether it was revoked before a restore.
-            let is_of_now = state.epoch.is_none_or(|epoch| epoch < token.issued_at);
+            let is_of_now = state
+                .epoch
+                .load()
+                .is_none_or(|epoch| epoch < token.issued_at);
             let is_live = !revoked && is_of_now && now < token.expires_at;
             let is_told =
                 is_live && introspection::concerns(asker, &token.client_id, &token.audience);
