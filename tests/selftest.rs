@@ -1,7 +1,12 @@
 //! `selftest` goes the whole way through a running server, and says where it ends.
 
+use std::process::Command;
+
+use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection};
+
 use crate::support::installation::Installation;
 use crate::support::op::Database;
+use crate::support::wait::eventually;
 
 const STEPS: [&str; 9] = [
     "discovery",
@@ -98,4 +103,48 @@ fn its_cookies_and_tokens_are_in_no_log_whatever_is_asked_for() {
     }
     let said = installation.errors_with(&["users", "list"], "RUST_LOG", "latchkey=debg");
     assert!(said.contains("RUST_LOG is not followed"), "{said}");
+}
+
+#[test]
+fn the_longest_password_that_a_configuration_may_ask_for_is_met() {
+    let installation = Installation::new(Database::Sqlite);
+    let length = ("LATCHKEY_PASSWORD__MINIMUM_LENGTH", "128");
+    let _server = installation.start_with(&[length]);
+    let (code, out) = installation.answer_with(&["selftest"], length.0, length.1);
+    assert_eq!(code, 0, "{out}");
+}
+
+#[test]
+fn nothing_stays_behind_when_it_is_ended_or_killed_in_the_middle() {
+    let installation = Installation::new(Database::Sqlite);
+    let server = installation.start();
+    server.signal("-STOP");
+    for signal in ["-INT", "-KILL"] {
+        let mut test = installation.spawn(&["selftest"]);
+        eventually("the app is there", || {
+            (installation.objects(&["clients", "list"]).len() == 1).then_some(())
+        });
+        let id = test.id().to_string();
+        Command::new("kill").args([signal, &id]).status().unwrap();
+        test.wait().unwrap();
+        let left = usize::from(signal == "-KILL");
+        for list in ["users", "clients"] {
+            assert_eq!(
+                installation.objects(&[list, "list"]).len(),
+                left,
+                "{signal}"
+            );
+        }
+    }
+    server.signal("-CONT");
+    let file = installation.path("latchkey.db");
+    let mut connection = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+    for table in ["users", "clients"] {
+        let earlier = format!("UPDATE {table} SET created_at = created_at - 3600");
+        diesel::sql_query(earlier).execute(&mut connection).unwrap();
+    }
+    installation.run(&["selftest"]);
+    for list in ["users", "clients"] {
+        assert_eq!(installation.objects(&[list, "list"]).len(), 0);
+    }
 }

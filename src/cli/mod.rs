@@ -15,6 +15,7 @@ mod doctor;
 mod export;
 mod failure;
 mod gc;
+mod guests;
 mod healthcheck;
 mod held;
 mod http;

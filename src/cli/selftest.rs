@@ -15,22 +15,24 @@ use openidconnect::{
 };
 use reqwest::{Client, Response, StatusCode, header};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
-use super::failure::Failure;
+use super::failure::{Failure, heard_or_not};
+use super::guests::{self, Visitor};
 use super::http;
 use super::output::{self, Format};
-use crate::audit::{Event, Kind, Trail};
+use crate::audit::Trail;
 use crate::causes::with_causes;
 use crate::clock::Clock;
-use crate::config::{Config, EgressConfig};
+use crate::config::Config;
 use crate::http_client::whole;
 use crate::identity::email::Email;
 use crate::protocol::client::{ClientId, ClientMetadata};
 use crate::random;
 use crate::seed::{Seed, UserEntry};
 use crate::startup;
-use crate::store::{Store, audit_events, clients, users};
+use crate::store::{Store, users};
 
 /// Nobody is ever sent there: the answer is read from the redirect (RFC 6761 §6.4).
 const CALLBACK: &str = "https://selftest.invalid/callback";
@@ -45,19 +47,41 @@ pub(super) fn run(
 ) -> Result<ExitCode, Failure> {
     let issuer = issuer.unwrap_or_else(|| config.issuer.as_str());
     let store = startup::open_existing(config, false)?.store;
-    let test = Selftest::new(issuer, &config.egress)?;
+    guests::remove_leftovers(&store, Clock::system().now())?;
+    let test = Selftest::new(issuer, config)?;
     test.enter(&store, config)?;
     let mut report = Report {
         format,
         out,
         failed: false,
     };
-    let done = actix_web::rt::System::new().block_on(test.steps(&mut report));
+    let done = actix_web::rt::System::new().block_on(async {
+        tokio::select! {
+            done = Box::pin(test.steps(&mut report)) => done,
+            () = told_to_end() => Err(Stop::Told),
+        }
+    });
     test.leave(&store)?;
     match done {
         Err(Stop::Output(error)) => Err(error.into()),
+        Err(Stop::Told) => Err(Failure::new("it was told to end before it was done")),
         _ if report.failed => Ok(ExitCode::FAILURE),
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What was made for the test goes, too, when somebody ends it.
+async fn told_to_end() {
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 
@@ -74,8 +98,10 @@ struct Selftest {
 enum Stop {
     /// One failed, and was reported.
     Failed,
-    /// Nobody hears any more.
+    /// Nothing can be printed.
     Output(std::io::Error),
+    /// By a signal.
+    Told,
 }
 
 struct Report<'a> {
@@ -105,7 +131,7 @@ impl Report<'_> {
                 &json!({ "step": name, "ok": problem.is_none(), "ms": ms, "problem": problem }),
             ),
         };
-        printed.map_err(Stop::Output)?;
+        heard_or_not(printed).map_err(Stop::Output)?;
         outcome.map_err(|_reported| {
             self.failed = true;
             Stop::Failed
@@ -114,15 +140,19 @@ impl Report<'_> {
 }
 
 impl Selftest {
-    fn new(issuer: &str, egress: &EgressConfig) -> Result<Self, Failure> {
-        let name = format!("selftest-{}", random::id()).to_ascii_lowercase();
+    fn new(issuer: &str, config: &Config) -> Result<Self, Failure> {
+        let name = Visitor::Selftest.new_id();
+        let mut password = random::token();
+        while password.len() < config.password.minimum_length {
+            password.push_str(&random::token());
+        }
         Ok(Self {
             issuer: issuer.to_owned(),
-            http: http::browser(egress)?,
-            email: format!("{name}@latchkey.invalid"),
+            http: http::browser(&config.egress)?,
+            email: Visitor::email(&name),
             client_id: ClientId::from_request(&name),
             client_secret: random::token(),
-            password: random::token(),
+            password,
         })
     }
 
@@ -136,7 +166,7 @@ impl Selftest {
         let app = ClientMetadata {
             client_id: Some(self.client_id.to_string()),
             client_secret: Some(self.client_secret.clone()),
-            client_name: Some("latchkey selftest".to_owned()),
+            client_name: Some(Visitor::Selftest.app_name().to_owned()),
             redirect_uris: vec![CALLBACK.to_owned()],
             post_logout_redirect_uris: vec![SIGNED_OUT.to_owned()],
             grant_types: Some(vec![
@@ -157,16 +187,9 @@ impl Selftest {
         let trail = Trail::of_command(Clock::system().now());
         let (client_id, email) = (self.client_id.clone(), self.email.parse::<Email>()?);
         store.write_blocking(move |tx| {
-            clients::delete(tx, &client_id)?;
-            audit_events::record(
-                tx,
-                &trail,
-                &Event::of_client(Kind::ClientDeleted, &client_id),
-            )?;
+            guests::remove_app(tx, &trail, &client_id)?;
             if let Some(user) = users::find_by_email(tx, email.key())? {
-                users::delete(tx, &user.id)?;
-                let event = Event::new(Kind::UserDeleted).target(&user.id);
-                audit_events::record(tx, &trail, &event)?;
+                guests::remove_person(tx, &trail, &user.id)?;
             }
             Ok(())
         })?;

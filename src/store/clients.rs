@@ -66,6 +66,20 @@ pub fn list(conn: &mut AnyConnection) -> Result<Vec<Client>, StoreError> {
     Ok(apps)
 }
 
+/// Those whose id begins so, and that were made at or before a time.
+pub fn beginning_with(
+    conn: &mut AnyConnection,
+    prefix: &str,
+    made_by: Timestamp,
+) -> Result<Vec<Client>, StoreError> {
+    let rows: Vec<String> = t::table
+        .filter(t::client_id.like(format!("{prefix}%")))
+        .filter(t::created_at.le(made_by.seconds()))
+        .select(t::metadata)
+        .load(conn)?;
+    rows.iter().map(|text| from_json(text)).collect()
+}
+
 /// Those that came from a file.
 pub fn managed(conn: &mut AnyConnection) -> Result<Vec<ClientId>, StoreError> {
     let mut ids: Vec<String> = t::table

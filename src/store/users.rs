@@ -66,6 +66,20 @@ pub fn find_by_email(
     row.map(User::try_from).transpose()
 }
 
+/// The ids of those whose e-mail address begins and ends so, and who were added at or before a time.
+pub fn ids_between(
+    conn: &mut AnyConnection,
+    beginning: &str,
+    end: &str,
+    made_by: Timestamp,
+) -> Result<Vec<String>, StoreError> {
+    Ok(t::table
+        .filter(t::email_key.like(format!("{beginning}%{end}")))
+        .filter(t::created_at.le(made_by.seconds()))
+        .select(t::id)
+        .load(conn)?)
+}
+
 /// Everybody, by e-mail.
 pub fn list(conn: &mut AnyConnection) -> Result<Vec<User>, StoreError> {
     let mut rows: Vec<Row> = t::table.select(query::columns::<Row>()).load(conn)?;
