@@ -1247,6 +1247,15 @@ fn healthcheck_asks_the_running_server() {
 }
 
 #[test]
+fn healthcheck_says_how_long_it_waited_for_a_server_that_hangs() {
+    let place = Place::new();
+    let _hangs = TcpListener::bind(("127.0.0.1", place.port)).unwrap();
+    let done = place.run(&["healthcheck"]);
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("within 5 s"), "{}", done.err);
+}
+
+#[test]
 fn healthcheck_finds_a_server_on_a_socket_and_below_a_path() {
     let place = Place::new();
     let socket = place.path("latchkey.sock");

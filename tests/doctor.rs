@@ -151,13 +151,10 @@ fn each_finding_has_its_remedy() {
             "nothing stays behind"
         );
         server.kill();
-        let checks = visit(&installation);
-        let found = findings(&checks);
+        let (_, out) = installation.answer(&["doctor"]);
         assert!(
-            found
-                .iter()
-                .any(|(name, seen)| *name == "issuer" && seen.contains("Connection refused")),
-            "{found:?}"
+            out.contains("Connection refused") && out.contains("-> start the server"),
+            "{out}"
         );
     }
 }
@@ -249,4 +246,68 @@ fn a_database_that_is_not_there_is_said_and_not_made() {
         "{found:?}"
     );
     assert!(!installation.path("latchkey.db").exists());
+}
+
+#[test]
+fn a_secret_key_that_is_gone_is_found() {
+    let installation = Installation::new(Database::Sqlite);
+    installation.start().kill();
+    let file = installation.path("latchkey.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let kept = text.lines().filter(|line| !line.starts_with("secret_key"));
+    fs::write(&file, kept.collect::<Vec<_>>().join("\n")).unwrap();
+    let checks = visit(&installation);
+    let found = findings(&checks);
+    assert!(
+        found
+            .iter()
+            .any(|(name, seen)| *name == "secret key" && seen.contains("secret.key is missing")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_configuration_with_secrets_that_others_may_read_is_found() {
+    let installation = Installation::new(Database::Sqlite);
+    installation.start().kill();
+    let file = installation.path("latchkey.toml");
+    for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true), (0o666, true)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let checks = visit(&installation);
+        let found = findings(&checks);
+        let words = format!("latchkey.toml has mode {mode:04o}");
+        let is_found = found
+            .iter()
+            .any(|(name, seen)| *name == "file modes" && seen.contains(&words));
+        assert_eq!(is_found, is_open, "{mode:o} {found:?}");
+    }
+}
+
+#[test]
+fn a_newer_schema_has_a_remedy_of_its_own() {
+    let installation = Installation::new(Database::Sqlite);
+    installation.start().kill();
+    execute(
+        &installation,
+        "INSERT INTO __diesel_schema_migrations (version) VALUES ('9999')",
+    );
+    let (_, out) = installation.answer(&["doctor"]);
+    assert!(
+        out.contains("FINDING  schema") && out.contains("-> run the version that the server runs"),
+        "{out}"
+    );
+}
+
+#[test]
+fn findings_count_even_if_nobody_reads_them() {
+    let installation = Installation::new(Database::Sqlite);
+    let line = format!(
+        "{} doctor | true; exit ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_latchkey")
+    );
+    let ended = std::process::Command::new("bash")
+        .args(["-c", &line])
+        .current_dir(installation.path(""))
+        .status();
+    assert_eq!(ended.unwrap().code(), Some(1));
 }

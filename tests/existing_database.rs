@@ -162,6 +162,9 @@ fn a_wrong_secret_key_changes_nothing_and_is_named() {
         }
         assert_eq!(installation.objects(&["keys", "list"]), keys);
         assert_eq!(installation.objects(&["audit", "export"]).len(), events);
+        let (code, out) = installation.answer_with(&["doctor"], "LATCHKEY_SECRET_KEY", &wrong);
+        assert_eq!(code, 1);
+        assert!(out.contains("FINDING  secret key"), "{out}");
         server.kill();
         let _server = installation.start();
     }

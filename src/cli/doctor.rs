@@ -1,9 +1,7 @@
 //! `latchkey doctor`: what an operator would want to know of a live deployment, with a remedy beside every finding.
 
-use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{IpAddr, TcpStream, ToSocketAddrs as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,21 +10,26 @@ use chrono::DateTime;
 use reqwest::{Client, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::failure::Failure;
+use super::doctor_files::{self, Guarded};
+use super::failure::{Failure, heard_or_not};
+use super::guests::{self, Visitor};
+use super::healthcheck;
 use super::http;
 use super::output::{self, Format};
-use crate::audit::{Event, Kind, Trail};
+use crate::audit::{Kind, Trail};
 use crate::causes::with_causes;
 use crate::clock::Clock;
-use crate::config::{Config, DatabaseUrl, LogLevel};
+use crate::config::{Config, DatabaseUrl, LogLevel, Sources};
 use crate::http_client::whole;
+use crate::keys;
 use crate::protocol::client::{ClientId, ClientMetadata};
 use crate::protocol::time::Timestamp;
 use crate::random;
 use crate::seed::Seed;
-use crate::store::signing_keys::KeyState;
+use crate::startup;
+use crate::store::signing_keys::{KeyState, StoredKey};
 use crate::store::{
-    Options, Store, audit_events, clients, health, properties, signing_keys, with_suffix,
+    MigrationError, OpenError, Options, Store, audit_events, health, properties, signing_keys,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -35,6 +38,8 @@ const OLDEST_BACKUP: Duration = Duration::from_secs(7 * 86_400);
 const LEAST_FREE_DISK: u64 = 1024 * 1024 * 1024;
 /// Tokens live minutes; clocks that differ by more than this are noticed by people.
 const MOST_SKEW: i64 = 10;
+const REACH_DATABASE: &str =
+    "check database.url, that the database runs, and that this account may use it";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was looked at.
@@ -66,6 +71,7 @@ impl Check {
 /// Looks at everything; exit code 1 when there is a finding.
 pub(super) fn run(
     config: &Config,
+    sources: &Sources,
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
@@ -73,7 +79,7 @@ pub(super) fn run(
     checks.push(cookies(config));
     checks.push(trusted_proxies(config));
     checks.extend(switches(config));
-    checks.extend(file_modes(config));
+    checks.extend(file_modes(config, sources));
     checks.extend(free_disk(config));
     let rest = database(config, &mut checks);
     if let Some(store) = rest {
@@ -81,9 +87,8 @@ pub(super) fn run(
         checks.extend(backup_age(&store, config)?);
         actix_web::rt::System::new().block_on(network(&store, config, &mut checks));
     }
-    for check in &checks {
-        print(check, format, out)?;
-    }
+    let mut each = checks.iter();
+    heard_or_not(each.try_for_each(|check| print(check, format, out)))?;
     let is_well = checks.iter().all(|check| check.remedy.is_none());
     Ok(if is_well {
         ExitCode::SUCCESS
@@ -92,7 +97,7 @@ pub(super) fn run(
     })
 }
 
-fn print(check: &Check, format: Format, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(check: &Check, format: Format, out: &mut dyn Write) -> io::Result<()> {
     let Check { name, seen, remedy } = check;
     match (format, remedy) {
         (Format::Table, None) => writeln!(out, "ok       {name:<16} {seen}"),
@@ -174,32 +179,19 @@ fn switches(config: &Config) -> Vec<Check> {
 }
 
 /// Files that nobody but this account should read.
-fn file_modes(config: &Config) -> Option<Check> {
-    let DatabaseUrl::Sqlite(database) = &config.database.url else {
-        return None;
+fn file_modes(config: &Config, sources: &Sources) -> Option<Check> {
+    let name = "file modes";
+    let files = doctor_files::guarded(config, sources);
+    let (open, closed): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.is_open());
+    let told = |files: &[&Guarded]| {
+        let each: Vec<_> = files.iter().map(|file| file.describe()).collect();
+        each.join(", ")
     };
-    let mut files = vec![database.clone()];
-    files.extend(["-wal", "-shm"].map(|suffix| with_suffix(database, suffix)));
-    files.extend(config.default_secret_key_file());
-    let open: Vec<_> = files
-        .iter()
-        .filter_map(|file| {
-            let mode = fs::metadata(file).ok()?.permissions().mode() & 0o777;
-            (mode & 0o077 != 0).then(|| format!("{} has mode {mode:04o}", file.display()))
-        })
-        .collect();
-    Some(if open.is_empty() {
-        Check::good(
-            "file modes",
-            "the database and its key are readable by one account only",
-        )
-    } else {
-        Check::bad(
-            "file modes",
-            open.join(", "),
-            "chmod 0600, and find out who copied it",
-        )
-    })
+    if !open.is_empty() {
+        let remedy = "chmod 0600, and find out who read or changed it";
+        return Some(Check::bad(name, told(&open), remedy));
+    }
+    (!closed.is_empty()).then(|| Check::good(name, told(&closed)))
 }
 
 fn free_disk(config: &Config) -> Option<Check> {
@@ -239,25 +231,20 @@ fn free_disk(config: &Config) -> Option<Check> {
 /// Whether the database is there, of this version, and takes writes; without it there is nothing more to look at.
 fn database(config: &Config, checks: &mut Vec<Check>) -> Option<Store> {
     let name = "database";
-    if let DatabaseUrl::Sqlite(file) = &config.database.url
-        && !file.exists()
-    {
-        checks.push(Check::bad(
-            name,
-            format!("{} does not exist", file.display()),
-            "start the server, which makes it; or check database.url and the folder that this runs in",
-        ));
-        return None;
-    }
-    let store = match Store::open(&config.database.url, Options::default()) {
+    let store = match Store::open_existing(&config.database.url, Options::default()) {
         Ok(store) => store,
         Err(error) => {
-            let remedy =
-                "check database.url, that the database runs, and that this account may use it";
-            checks.push(Check::bad(name, with_causes(&error), remedy));
+            checks.push(not_opened(&error));
             return None;
         }
     };
+    match store.read_blocking(signing_keys::list_before_migration) {
+        Ok(stored) => checks.push(secret_key(config, &stored)),
+        Err(error) => {
+            checks.push(Check::bad(name, with_causes(&error), REACH_DATABASE));
+            return None;
+        }
+    }
     match store.pending_migrations() {
         Ok(pending) if pending.is_empty() => {}
         Ok(pending) => {
@@ -269,8 +256,7 @@ fn database(config: &Config, checks: &mut Vec<Check>) -> Option<Store> {
             return None;
         }
         Err(error) => {
-            let remedy = "run the version that the server runs";
-            checks.push(Check::bad("schema", with_causes(&error), remedy));
+            checks.push(Check::bad("schema", with_causes(&error), REACH_DATABASE));
             return None;
         }
     }
@@ -302,6 +288,64 @@ fn database(config: &Config, checks: &mut Vec<Check>) -> Option<Store> {
         ));
     }
     Some(store)
+}
+
+fn not_opened(error: &OpenError) -> Check {
+    let seen = with_causes(error);
+    match error {
+        OpenError::Missing { file } => Check::bad(
+            "database",
+            format!("{} does not exist", file.display()),
+            "start the server, which makes it; or check database.url and the folder that this runs in",
+        ),
+        OpenError::Migrations(MigrationError::NewerSchema { .. }) => {
+            Check::bad("schema", seen, "run the version that the server runs")
+        }
+        OpenError::Migrations(MigrationError::Foreign) => Check::bad(
+            "database",
+            seen,
+            "set database.url to the file of this installation",
+        ),
+        OpenError::ReadOnly { .. } => {
+            let remedy = "run this by the account that runs the server";
+            Check::bad("database", seen, remedy)
+        }
+        _ => Check::bad("database", seen, REACH_DATABASE),
+    }
+}
+
+/// Without the key that the database was made with no server starts.
+fn secret_key(config: &Config, stored: &[StoredKey]) -> Check {
+    let name = "secret key";
+    let made_later = config.secret_key.is_none()
+        && config
+            .default_secret_key_file()
+            .is_some_and(|file| !file.exists());
+    if made_later && stored.is_empty() {
+        return Check::good(
+            name,
+            "there is none yet; the server makes it when it starts",
+        );
+    }
+    let root = match startup::existing_root_key(config) {
+        Ok(root) => root,
+        Err(error) => {
+            let remedy = "let this account read it, with mode 0600; if it is gone, put back the one that you keep beside the backups";
+            return Check::bad(name, with_causes(&error), remedy);
+        }
+    };
+    if let Err(error) = keys::check_root_key(stored, &root) {
+        let remedy = "set secret_key or secret_key_file to the key that this database was made with; no other one opens it";
+        return Check::bad(name, with_causes(&error), remedy);
+    }
+    match keys::closed_to(stored, &root)[..] {
+        [] => Check::good(name, "is the one of this database"),
+        ref closed => Check::bad(
+            name,
+            format!("it does not open these signing keys: {}", closed.join(", ")),
+            "restore the last backup before they were made: another secret key was in use then, or they were changed",
+        ),
+    }
 }
 
 fn skew(a: Timestamp, b: Timestamp) -> i64 {
@@ -379,6 +423,13 @@ async fn network(store: &Store, config: &Config, checks: &mut Vec<Check>) {
                 reach,
             ));
         }
+        Err(error) if !healthcheck::is_listening(&config.listen) => {
+            let remedy = format!(
+                "start the server (latchkey serve), since nothing listens at {} here; if it runs elsewhere, {reach}",
+                config.listen
+            );
+            return checks.push(Check::bad("issuer", error, remedy));
+        }
         Err(error) => return checks.push(Check::bad("issuer", error, reach)),
     };
     let named = document.get("issuer").and_then(Value::as_str);
@@ -454,17 +505,15 @@ async fn client_address(
     let name = "client address";
     let told = |error: &dyn std::error::Error| with_causes(error);
     let endpoint = endpoint.ok_or("discovery has no introspection_endpoint")?;
-    let (ours, id) = (
-        local_address(endpoint)?,
-        format!("doctor-{}", random::id().to_ascii_lowercase()),
-    );
+    let (ours, id) = (local_address(endpoint)?, Visitor::Doctor.new_id());
     let app = ClientMetadata {
         client_id: Some(id.clone()),
-        client_name: Some("latchkey doctor".to_owned()),
+        client_name: Some(Visitor::Doctor.app_name().to_owned()),
         grant_types: Some(vec!["client_credentials".to_owned()]),
         ..ClientMetadata::default()
     };
     let now = Clock::system().now();
+    guests::remove_leftovers(store, now).map_err(|error| told(&error))?;
     Seed::of_new_client(app, config, Vec::new())
         .and_then(|seed| seed.apply(store, config, now))
         .map_err(|error| told(&error))?;
@@ -474,8 +523,7 @@ async fn client_address(
     let seen = store
         .write_blocking(move |tx| {
             let trail = Trail::of_command(now);
-            clients::delete(tx, &client)?;
-            audit_events::record(tx, &trail, &Event::of_client(Kind::ClientDeleted, &client))?;
+            guests::remove_app(tx, &trail, &client)?;
             audit_events::address_of(tx, Kind::ClientAuthenticationFailed, client.as_str())
         })
         .map_err(|error| told(&error))?;
@@ -507,7 +555,7 @@ async fn client_address(
 
 /// The address that we have on the way there.
 fn local_address(url: &str) -> Result<IpAddr, String> {
-    let broken = |error: std::io::Error| format!("{url}: {error}");
+    let broken = |error: io::Error| format!("{url}: {error}");
     let url = url::Url::parse(url).map_err(|error| error.to_string())?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or(443);

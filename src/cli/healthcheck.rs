@@ -1,6 +1,6 @@
 //! `latchkey healthcheck`: for containers, which have no other HTTP client inside.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -21,24 +21,20 @@ pub(super) fn run(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let failed =
-        |error: std::io::Error| Failure::new(format!("no answer from {}: {error}", config.listen));
-    let answer = match &config.listen {
-        Listen::Tcp(address) => {
-            let stream =
-                TcpStream::connect_timeout(&reachable(*address), PATIENCE).map_err(failed)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            ask(config, stream)
-        }
-        Listen::Unix(path) => {
-            let stream = UnixStream::connect(path).map_err(failed)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            ask(config, stream)
-        }
-    };
-    let answer = answer.map_err(failed)?;
+    let asked = connect(&config.listen).and_then(|stream| match stream {
+        Connected::Tcp(stream) => ask(config, stream),
+        Connected::Unix(stream) => ask(config, stream),
+    });
+    let answer = asked.map_err(|error| {
+        let (listen, seconds) = (&config.listen, PATIENCE.as_secs());
+        Failure::new(match error.kind() {
+            // What a socket says when its time is over.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                format!("no answer from {listen} within {seconds} s")
+            }
+            _ => format!("no answer from {listen}: {error}"),
+        })
+    })?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
     if status != "200" {
         return Err(Failure::new(format!(
@@ -51,6 +47,33 @@ pub(super) fn run(
         Format::Json => output::object(out, &json!({ "ready": true }))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether anything listens where the server should.
+pub(super) fn is_listening(listen: &Listen) -> bool {
+    connect(listen).is_ok()
+}
+
+enum Connected {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+fn connect(listen: &Listen) -> std::io::Result<Connected> {
+    Ok(match listen {
+        Listen::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(&reachable(*address), PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Connected::Tcp(stream)
+        }
+        Listen::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Connected::Unix(stream)
+        }
+    })
 }
 
 /// One request by hand: half a dozen headers don't need an asynchronous client.

@@ -12,6 +12,7 @@ mod database_argument;
 mod db;
 mod dev;
 mod doctor;
+mod doctor_files;
 mod export;
 mod failure;
 mod gc;
@@ -176,7 +177,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         }
         _ => {}
     }
-    let config = Config::load(sources)?;
+    let config = Config::load(sources.clone())?;
     if let Verb::Serve = line.verb {
         return serve::run(config, format, began);
     }
@@ -200,7 +201,7 @@ fn dispatch(line: CommandLine, began: Instant, out: &mut dyn Write) -> Result<Ex
         Verb::Restore(restoring) => backup::restore(&config, restoring, format, out),
         Verb::Gc => gc::run(&config, format, out),
         Verb::Selftest { issuer } => selftest::run(&config, issuer.as_deref(), format, out),
-        Verb::Doctor => doctor::run(&config, format, out),
+        Verb::Doctor => doctor::run(&config, &sources, format, out),
         Verb::Healthcheck => healthcheck::run(&config, format, out),
         Verb::Serve
         | Verb::Dev(_)

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -73,7 +74,10 @@ impl Installation {
             "issuer = \"{issuer}\"\ndatabase.url = \"{url}\"\nsecret_key = \"{SECRET_KEY}\"\n\
              password = {{ memory_kib = 7168, iterations = 1 }}\n"
         );
-        fs::write(directory.path().join("latchkey.toml"), config).unwrap();
+        let file = directory.path().join("latchkey.toml");
+        fs::write(&file, config).unwrap();
+        // The secret key is in it.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         Self {
             issuer,
             port,
