@@ -1043,6 +1043,17 @@ fn what_commands_did_in_one_second_is_exported_in_its_order() {
 }
 
 #[test]
+fn a_secret_that_could_not_be_printed_is_said_to_be_lost() {
+    let place = Place::new();
+    let create = ["clients", "create", "--machine", "--id", "robot"];
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let done = place.command(&create).stdout(full).output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("latchkey clients add-secret robot"), "{said}");
+}
+
+#[test]
 fn what_is_over_is_deleted_beside_a_running_server() {
     let place = Place::new();
     let _server = place.serve();

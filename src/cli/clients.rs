@@ -1,7 +1,7 @@
 //! `latchkey clients …`.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -137,22 +137,32 @@ fn create(
         .map_err(|error| error.naming(NAMES))?;
     let summary = seed.apply(&store, config, Clock::system().now())?;
     let secret = summary.new_secrets.first().map(|(_, secret)| secret);
-    match format {
+    let printed = match format {
         Format::Table => {
-            writeln!(out, "client_id={id}")?;
-            if let Some(secret) = secret {
-                writeln!(out, "client_secret={secret}")?;
-            }
+            let secret = secret.map(|secret| format!("client_secret={secret}\n"));
+            write!(out, "client_id={id}\n{}", secret.unwrap_or_default())
         }
         Format::Json => {
             let mut value = json!({ "client_id": id });
             if let (Some(secret), Some(object)) = (secret, value.as_object_mut()) {
                 object.insert("client_secret".to_owned(), json!(secret));
             }
-            output::object(out, &value)?;
+            output::object(out, &value)
         }
+    };
+    match (printed.and_then(|()| out.flush()), secret) {
+        (Err(error), Some(_)) => Err(secret_is_lost(&id, &error)),
+        (Err(error), None) => Err(error.into()),
+        (Ok(()), _) => Ok(ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// It was shown to nobody, and only its hash is kept.
+fn secret_is_lost(id: &str, error: &io::Error) -> Failure {
+    Failure::new(format!(
+        "{id} has the new secret, but it could not be printed ({error}), so nobody knows it; make another one with \
+         `latchkey clients add-secret {id}`, and revoke this one"
+    ))
 }
 
 fn read_keys(file: &Path) -> Result<Value, Failure> {
@@ -239,10 +249,13 @@ fn add_secret(
         })?
     };
     added.map_err(|reason| Failure::new(format!("{id}: {reason}")))?;
-    match format {
+    let printed = match format {
         Format::Table => {
-            writeln!(out, "secret_id={}", secret.id)?;
-            writeln!(out, "client_secret={text}  (shown this once)")?;
+            let secret_id = &secret.id;
+            writeln!(
+                out,
+                "secret_id={secret_id}\nclient_secret={text}  (shown this once)"
+            )
         }
         Format::Json => {
             let mut value = describe_secret(&secret);
@@ -250,9 +263,12 @@ fn add_secret(
                 object.insert("client_id".to_owned(), json!(id));
                 object.insert("client_secret".to_owned(), json!(text));
             }
-            output::object(out, &value)?;
+            output::object(out, &value)
         }
-    }
+    };
+    printed
+        .and_then(|()| out.flush())
+        .map_err(|error| secret_is_lost(id, &error))?;
     Ok(ExitCode::SUCCESS)
 }
 
