@@ -6,7 +6,7 @@
 //! | [`identity`] | rules of accounts, passwords, sessions, throttling | `protocol` |
 //! | [`store`] | rows of SQLite and PostgreSQL, one function an intent | `protocol`, `identity` |
 //! | [`web`] | HTTP: extract, load, decide, record, answer | all of them |
-//! | [`cli`], [`startup`], [`jobs`] | the command line, the start of a server, periodic work | all of them |
+//! | [`cli`], [`startup`], `waiting`, [`jobs`] | the command line, the start of a server and what it answers meanwhile, periodic work | all of them |
 //! | [`config`], [`keys`], [`client_cache`], [`hashing`] | configuration; signing keys; clients kept in memory; threads for passwords | `protocol`, `identity`, `store` |
 //! | [`audit`] | what is written down of what happens | `protocol`, `clock`, `random` |
 //! | [`metrics`], [`telemetry`] | what monitoring sees | `store`, `config` |
@@ -33,4 +33,5 @@ pub mod seed;
 pub mod startup;
 pub mod store;
 pub mod telemetry;
+mod waiting;
 pub mod web;

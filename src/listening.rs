@@ -21,30 +21,32 @@ pub(crate) enum Access {
     Group,
 }
 
-/// A listener that was open when the process began.
-pub enum Inherited {
+/// An open listener; whoever connects to it waits until somebody accepts.
+#[derive(Debug)]
+pub enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// Listens at an address.
-pub(crate) fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    // The standard library lets few wait, and Linux lets that be changed.
-    rustix::net::listen(&listener, MOST_WAITING)?;
-    Ok(listener)
-}
+impl Listener {
+    pub(crate) fn tcp(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        // The standard library lets few wait, and Linux lets that be changed.
+        rustix::net::listen(&listener, MOST_WAITING)?;
+        Ok(Self::Tcp(listener))
+    }
 
-/// Listens at a path; what is there already and in use, or is no socket of a server that was killed, stays.
-pub(crate) fn at_path(path: &Path, access: Access) -> io::Result<UnixListener> {
-    remove_stale_socket(path)?;
-    let listener = UnixListener::bind(path)?;
-    let mode = match access {
-        Access::Everybody => 0o666,
-        Access::Group => 0o660,
-    };
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
-    Ok(listener)
+    /// What is there already and in use, or is no socket of a server that was killed, stays.
+    pub(crate) fn at_path(path: &Path, access: Access) -> io::Result<Self> {
+        remove_stale_socket(path)?;
+        let listener = UnixListener::bind(path)?;
+        let mode = match access {
+            Access::Everybody => 0o666,
+            Access::Group => 0o660,
+        };
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        Ok(Self::Unix(listener))
+    }
 }
 
 /// A socket that a killed process left behind would keep us from binding.
@@ -71,7 +73,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 /// The listener of socket activation, if this process was started by one. It takes the place of `listen`.
 ///
 /// To be called before there are threads, since it changes the environment.
-pub fn inherited() -> io::Result<Option<Inherited>> {
+pub fn inherited() -> io::Result<Option<Listener>> {
     // Without the number of a process the variables may have been meant for whoever started us.
     if std::env::var_os("LISTEN_PID").is_none() {
         return Ok(None);
@@ -87,10 +89,10 @@ pub fn inherited() -> io::Result<Option<Inherited>> {
         }
     }
     if let Ok(Some(listener)) = given.take_tcp_listener(0) {
-        return Ok(Some(Inherited::Tcp(listener)));
+        return Ok(Some(Listener::Tcp(listener)));
     }
     match given.take_unix_listener(0) {
-        Ok(Some(listener)) => Ok(Some(Inherited::Unix(listener))),
+        Ok(Some(listener)) => Ok(Some(Listener::Unix(listener))),
         _ => Err(refused(
             "the socket that was handed over (LISTEN_FDS) is no stream, neither of TCP nor of a path"
                 .to_owned(),
@@ -116,7 +118,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         for (access, expected) in [(Access::Everybody, 0o666), (Access::Group, 0o660)] {
             let path = folder.path().join(format!("{expected:o}"));
-            let _listener = at_path(&path, access).expect("a listener");
+            let _listener = Listener::at_path(&path, access).expect("a listener");
             assert_eq!(mode(&path), expected);
         }
     }
@@ -125,18 +127,18 @@ mod tests {
     fn only_a_socket_that_nobody_listens_on_is_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
-        let first = at_path(&path, Access::Group).expect("nothing is there");
-        let error = at_path(&path, Access::Group).expect_err("it is in use");
+        let first = Listener::at_path(&path, Access::Group).expect("nothing is there");
+        let error = Listener::at_path(&path, Access::Group).expect_err("it is in use");
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         drop(first);
-        at_path(&path, Access::Group).expect("nobody listens on it");
+        Listener::at_path(&path, Access::Group).expect("nobody listens on it");
 
         let file = folder.path().join("file");
         fs::write(&file, "precious").expect("a file");
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&file, &link).expect("a link");
         for path in [&file, &link] {
-            let error = at_path(path, Access::Group).expect_err("no socket");
+            let error = Listener::at_path(path, Access::Group).expect_err("no socket");
             assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         }
         assert_eq!(fs::read_to_string(&file).expect("still there"), "precious");

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use actix_http::{Request, Response};
 use actix_service::{IntoServiceFactory, ServiceFactory};
@@ -16,6 +17,7 @@ use actix_web::rt::net::{TcpStream, UnixStream};
 use actix_web::{App, web};
 use arc_swap::ArcSwapOption;
 
+use crate::causes::with_causes;
 use crate::client_cache::ClientCache;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseUrl, Listen, SecretKey};
@@ -23,7 +25,7 @@ use crate::hashing::{HashingQueue, threads_by_default};
 use crate::identity::password::HashError;
 use crate::jobs::schedule;
 use crate::keys::{self, KeyError, KeyRing, Keys};
-use crate::listening::{Access, Inherited, at_path, tcp};
+use crate::listening::{Access, Listener};
 use crate::metrics::Metrics;
 use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
@@ -33,6 +35,7 @@ use crate::store::{
     with_suffix,
 };
 use crate::telemetry::{Telemetry, TelemetryError};
+use crate::waiting;
 use crate::web::address_limit::{self, AddressLimit};
 use crate::web::connection::{self, ConnectionLimit};
 use crate::web::state::{AppState, Epoch};
@@ -45,6 +48,8 @@ const MOST_CONNECTIONS: usize = 10_000;
 /// Probes and whoever collects metrics.
 const MOST_CONNECTIONS_OF_OPERATORS: usize = 256;
 const DRAIN_SECONDS: u64 = 20;
+/// While PostgreSQL is away.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a server can't start; every text names the remedy or the thing concerned.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +82,22 @@ pub enum StartError {
     Telemetry(#[from] TelemetryError),
     #[error("the metrics contradict each other")]
     Metrics(#[from] prometheus::Error),
+}
+
+impl StartError {
+    /// Whether it may pass by itself, without anybody who does something about what we have here.
+    fn is_of_a_database_that_is_away(&self) -> bool {
+        match self {
+            Self::Open(
+                OpenError::Database(error) | OpenError::Migrations(MigrationError::Database(error)),
+            )
+            | Self::Migration(MigrationError::Database(error))
+            | Self::Store(error)
+            | Self::Keys(KeyError::Store(error))
+            | Self::Seed(SeedError::Store(error)) => error.is_of_a_database_that_is_away(),
+            _ => false,
+        }
+    }
 }
 
 /// A server that accepts requests.
@@ -140,12 +161,80 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     Box::pin(start_on(config, clock, None)).await
 }
 
-/// Starts the product on a listener that is open already, else where its configuration says.
+/// Starts the product on a listener that is open already, else where its configuration says: binds before it works, so that
+/// a taken port changes nothing, and says on the way that it lives.
 pub async fn start_on(
     config: Config,
     clock: Clock,
-    inherited: Option<Inherited>,
+    inherited: Option<Listener>,
 ) -> Result<Running, StartError> {
+    let listener = match inherited {
+        Some(listener) => listener,
+        None => listen(&config.listen, Access::Everybody)?,
+    };
+    let management = match config.development {
+        true => None,
+        false => Some(listen(&config.management.listen, Access::Group)?),
+    };
+    if hides_addresses(&config) {
+        tracing::warn!(
+            "requests seem to come through a proxy on this machine that trusted_proxies does not name: all people share one address, and with it one limit of failed sign-ins and one of requests"
+        );
+    }
+    let Prepared { state, dev_app } = tokio::select! {
+        prepared = prepare_patiently(&config, &clock) => prepared?,
+        never = waiting::answer(&config, &clock, [Some(&listener), management.as_ref()]) => match never? {},
+    };
+    let (server, address) = serve(&config, listener, state.clone())?;
+    let mut servers = vec![server];
+    if let Some(management) = management {
+        servers.push(serve_management(management, state.clone())?);
+    }
+    schedule::begin(&state);
+    Ok(Running {
+        address,
+        dev_app,
+        clients: state.clients.clone(),
+        hashing: state.hashing.clone(),
+        stopping: state.stopping.clone(),
+        telemetry: state.telemetry.clone(),
+        handles: servers.iter().map(actix_web::dev::Server::handle).collect(),
+        servers,
+    })
+}
+
+/// Everything that is made from the configuration and the database before the first request.
+struct Prepared {
+    state: web::Data<AppState>,
+    dev_app: Option<DevApp>,
+}
+
+/// PostgreSQL may be started after us, or be away at this very moment: nobody shall have to start us again. A SQLite file
+/// that can't be opened needs somebody.
+async fn prepare_patiently(config: &Config, clock: &Clock) -> Result<Prepared, StartError> {
+    let may_wait = matches!(config.database.url, DatabaseUrl::Postgres(_));
+    let mut waited = false;
+    loop {
+        let outcome = Box::pin(prepare(config.clone(), clock.clone())).await;
+        match &outcome {
+            Err(error) if may_wait && error.is_of_a_database_that_is_away() => {
+                if !waited {
+                    tracing::warn!(error = %with_causes(error), "waiting for PostgreSQL");
+                }
+                waited = true;
+                tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            }
+            _ => {
+                if waited && outcome.is_ok() {
+                    tracing::info!("PostgreSQL is there");
+                }
+                return outcome;
+            }
+        }
+    }
+}
+
+async fn prepare(config: Config, clock: Clock) -> Result<Prepared, StartError> {
     let hash_settings = config.password.hash_settings()?;
     let opened = {
         let config = config.clone();
@@ -156,11 +245,6 @@ pub async fn start_on(
     let Opened { store, root } = opened;
     let now = clock.now();
     claim_mode(&store, config.development).await?;
-    if hides_addresses(&config) {
-        tracing::warn!(
-            "requests seem to come through a proxy on this machine that trusted_proxies does not name: all people share one address, and with it one limit of failed sign-ins and one of requests"
-        );
-    }
     let dev_app = if config.development {
         let (store, root, config) = (store.clone(), root.clone(), config.clone());
         let seeded = web::block(move || seed::development(&store, &root, &config, now));
@@ -185,30 +269,27 @@ pub async fn start_on(
         )
     };
     let threads = threads_by_default();
-    let stopping = Arc::new(AtomicBool::new(false));
-    let telemetry = Telemetry::from_environment(&config.egress)?.map(Arc::new);
     let clients = ClientCache::new(store.clone());
     // Before anything is kept, so that the first change is seen as one.
     clients.refresh().await?;
-    let hashing = HashingQueue::new(threads, threads.get() * WAITING_HASHES_PER_CORE)?;
     let state = web::Data::new(AppState {
         tickets: SealingKey::derive(&root, "tickets"),
         cookies: SealingKey::derive(&root, "cookies"),
-        hashing: hashing.clone(),
+        hashing: HashingQueue::new(threads, threads.get() * WAITING_HASHES_PER_CORE)?,
         hash_settings,
         dev_app: dev_app.clone(),
-        stopping: stopping.clone(),
+        stopping: Arc::new(AtomicBool::new(false)),
         config: config.clone(),
         store: store.clone(),
-        clients: clients.clone(),
+        clients,
         guessing: Default::default(),
         address_limit: AddressLimit::new(&config),
         metrics: Metrics::new(store.write_counters())?,
-        telemetry: telemetry.clone(),
-        clock: clock.clone(),
-        root: root.clone(),
+        telemetry: Telemetry::from_environment(&config.egress)?.map(Arc::new),
+        clock,
+        root,
         epoch: Epoch::default(),
-        keys: keys.clone(),
+        keys,
         discovery: ArcSwapOption::empty(),
     });
     state
@@ -216,24 +297,7 @@ pub async fn start_on(
         .look(&store, &state.throttle_limits(), now)
         .await?;
     state.epoch.look(&store).await?;
-    let keeper = state.clone();
-    let (server, address) = serve(&config, state.clone(), inherited)?;
-    let mut servers = vec![server];
-    if !config.development {
-        servers.push(serve_management(&config, state)?);
-    }
-    schedule::begin(&keeper);
-    let handles = servers.iter().map(actix_web::dev::Server::handle).collect();
-    Ok(Running {
-        address,
-        dev_app,
-        clients,
-        hashing,
-        stopping,
-        telemetry,
-        handles,
-        servers,
-    })
+    Ok(Prepared { state, dev_app })
 }
 
 impl Running {
@@ -281,10 +345,22 @@ impl Stopper {
     }
 }
 
+/// Listens there. The library would remove whatever is at a path first.
+fn listen(at: &Listen, access: Access) -> Result<Listener, StartError> {
+    let opened = match at {
+        Listen::Tcp(address) => Listener::tcp(*address),
+        Listen::Unix(path) => Listener::at_path(path, access),
+    };
+    opened.map_err(|source| StartError::Listen {
+        address: at.to_string(),
+        source,
+    })
+}
+
 fn serve(
     config: &Config,
+    listener: Listener,
     state: web::Data<AppState>,
-    inherited: Option<Inherited>,
 ) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError> {
     let (base, development) = (config.issuer.path().to_owned(), config.development);
     let limited = state.address_limit.is_enabled();
@@ -304,15 +380,11 @@ fn serve(
             .wrap(from_fn(request_log::around))
             .configure(|app| routes::configure(app, &base, development))
     };
-    let listener = match inherited {
-        Some(listener) => listener,
-        None => open_listener(&config.listen, Access::Everybody)?,
-    };
     run(listener, builder, served, application)
 }
 
 fn serve_management(
-    config: &Config,
+    listener: Listener,
     state: web::Data<AppState>,
 ) -> Result<actix_web::dev::Server, StartError> {
     let builder = actix_server::Server::build()
@@ -325,25 +397,12 @@ fn serve_management(
             .app_data(state.clone())
             .configure(routes::configure_management)
     };
-    let listener = open_listener(&config.management.listen, Access::Group)?;
     run(listener, builder, served, application).map(|(server, _)| server)
-}
-
-/// Listens there. The library would remove whatever is at a path first.
-fn open_listener(at: &Listen, access: Access) -> Result<Inherited, StartError> {
-    let opened = match at {
-        Listen::Tcp(address) => tcp(*address).map(Inherited::Tcp),
-        Listen::Unix(path) => at_path(path, access).map(Inherited::Unix),
-    };
-    opened.map_err(|source| StartError::Listen {
-        address: at.to_string(),
-        source,
-    })
 }
 
 /// Runs a server of this application.
 fn run<A, I, S, B>(
-    listener: Inherited,
+    listener: Listener,
     builder: actix_server::ServerBuilder,
     state: web::Data<AppState>,
     application: A,
@@ -362,7 +421,7 @@ where
     let builder = builder.disable_signals();
     let (limit, stopping) = (ConnectionLimit::new(), builder.graceful_shutdown_signal());
     let (builder, address) = match listener {
-        Inherited::Tcp(listener) => {
+        Listener::Tcp(listener) => {
             let address = listener.local_addr()?;
             let builder = builder.listen("http", listener, move || {
                 connection::serve::<TcpStream, _, _, _>(
@@ -374,7 +433,7 @@ where
             })?;
             (builder, Some(address))
         }
-        Inherited::Unix(listener) => {
+        Listener::Unix(listener) => {
             let builder = builder.listen_uds("http", listener, move || {
                 connection::serve::<UnixStream, _, _, _>(
                     application(),

@@ -9,15 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
-use diesel::{Connection as _, SqliteConnection};
+use diesel::{Connection as _, PgConnection, SqliteConnection};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::browser::Browser;
-use crate::support::installation::Installation;
+use crate::support::installation::{Installation, Process};
 use crate::support::invariants::assert_sound;
 use crate::support::op::{CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET};
 use crate::support::own_postgres::OwnPostgres;
+use crate::support::postgres;
 use crate::support::relying_party::{Answer, Rp};
 use crate::support::wait::{eventually, pause, within};
 
@@ -31,6 +32,11 @@ fn installation() -> (Installation, Rp) {
 
 /// With alice and an app that refreshes.
 pub fn prepared(installation: Installation) -> (Installation, Rp) {
+    let rp = populate(&installation);
+    (installation, rp)
+}
+
+fn populate(installation: &Installation) -> Rp {
     installation.apply(&json!({
         "users": [{ "email": EMAIL, "password": PASSWORD }],
         "clients": [{
@@ -38,8 +44,7 @@ pub fn prepared(installation: Installation) -> (Installation, Rp) {
             "grant_types": ["authorization_code", "refresh_token"]
         }]
     }));
-    let rp = Rp::new(&installation.issuer).named("notes");
-    (installation, rp)
+    Rp::new(&installation.issuer).named("notes")
 }
 
 /// The tokens of the app, after alice signed in.
@@ -209,6 +214,141 @@ fn r11_a_postgresql_that_stands_still_is_one_that_is_away() {
     let tokens = well_again(&rp, &tokens);
     assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
     assert_sound(&installation.store());
+}
+
+/// What a server says of itself that waits for its database, at once.
+fn assert_waits(installation: &Installation, server: &Process) {
+    let http = reqwest::blocking::Client::new();
+    let url = |path: &str| format!("{}{path}", installation.issuer);
+    let live = eventually("it lives", || http.get(url("/livez")).send().ok());
+    assert_eq!(live.status(), 200);
+    assert!(live.headers().contains_key("x-request-id"));
+    for request in [
+        http.get(url("/readyz")),
+        http.get(url("/jwks")),
+        http.get(url("/login")),
+        http.post(url("/token")).body("grant_type=refresh_token"),
+    ] {
+        let began = Instant::now();
+        let answer = request.send().unwrap();
+        assert_eq!(answer.status(), 503, "{}", answer.url());
+        assert!(answer.headers().contains_key("retry-after"));
+        assert!(began.elapsed() < Duration::from_secs(3), "{}", answer.url());
+        let is_page = answer.url().path() == "/login";
+        let body = answer.text().unwrap();
+        let expected = match is_page {
+            true => "id=\"op-error\"",
+            false => "temporarily_unavailable",
+        };
+        assert!(body.contains(expected), "{body}");
+    }
+    for (path, status) in [("/livez", 200), ("/readyz", 503)] {
+        let answer = server.management(path).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn r10_a_server_that_is_started_before_its_postgresql_waits_for_it() {
+    let Some(mut cluster) = OwnPostgres::start() else {
+        return;
+    };
+    let url = cluster
+        .create_database()
+        .replace("postgres@", "postgres:hunter2@");
+    let installation = Installation::on_postgres(url);
+    cluster.crash();
+    let mut server = installation.launch(installation.port());
+    assert_waits(&installation, &server);
+    // A few attempts, which nobody wants to read one by one.
+    pause(Duration::from_secs(5));
+    assert_waits(&installation, &server);
+    let waiting: Vec<_> = server
+        .log()
+        .lines()
+        .filter(|line| line.contains("WARN"))
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        matches!(&waiting[..], [line] if line.contains("waiting for PostgreSQL") && line.contains("onnection")),
+        "{waiting:?}"
+    );
+    cluster.start_again();
+    let ready = || {
+        server
+            .management("/readyz")
+            .ok()
+            .filter(|answer| answer.starts_with("HTTP/1.1 200 "))
+    };
+    within(Duration::from_secs(10), "it goes on by itself", ready);
+    assert!(
+        server.log().contains("PostgreSQL is there"),
+        "{}",
+        server.log()
+    );
+    let rp = populate(&installation);
+    assert_eq!(rp.userinfo(connect(&rp).access_token()).status, 200);
+    assert!(!server.log().contains("hunter2"));
+    server.signal("-TERM");
+    assert_eq!(server.wait(), Some(0));
+    cluster.crash();
+    let mut server = installation.launch(installation.port());
+    assert_waits(&installation, &server);
+    server.signal("-TERM");
+    assert_eq!(
+        server.wait(),
+        Some(0),
+        "it was told to stop while it waited"
+    );
+}
+
+#[test]
+fn r10_a_postgresql_that_refuses_us_is_not_waited_for() {
+    let Some(cluster) = postgres::cluster() else {
+        return;
+    };
+    let url = cluster.create_database(None);
+    let name = url.split('?').next().unwrap().rsplit('/').next().unwrap();
+    for (url, said) in [
+        (
+            url.replace(name, "nowhere"),
+            "database \"nowhere\" does not exist",
+        ),
+        (
+            url.replace("postgres@", "nobody:hunter2@"),
+            "role \"nobody\" does not exist",
+        ),
+    ] {
+        let installation = Installation::on_postgres(url);
+        let mut server = installation.launch(installation.port());
+        assert_eq!(server.wait(), Some(1), "{}", server.log());
+        assert!(server.log().contains(said), "{}", server.log());
+        assert!(!server.log().contains("hunter2"), "{}", server.log());
+    }
+}
+
+#[test]
+fn r10_a_server_lives_while_it_waits_for_another_to_migrate() {
+    let Some(cluster) = postgres::cluster() else {
+        return;
+    };
+    let url = cluster.create_database(None);
+    let mut migrating = PgConnection::establish(&url).unwrap();
+    // As every process does that migrates (src/store/migrations.rs).
+    migrating
+        .batch_execute("SELECT pg_advisory_lock(x'6c617463686b6579'::bigint)")
+        .unwrap();
+    let installation = Installation::on_postgres(url);
+    let mut server = installation.launch(installation.port());
+    for _ in 0..4 {
+        assert_waits(&installation, &server);
+        pause(Duration::from_secs(1));
+    }
+    drop(migrating);
+    server.wait_until_ready();
 }
 
 /// A small disk in memory; it goes with the test. Only root can have one.

@@ -12,7 +12,7 @@ use super::output::Format;
 use super::{banner, logging};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::listening::{self, Inherited};
+use crate::listening::{self, Listener};
 use crate::startup::{self, StartError, Stopper};
 
 /// Every connection that the server takes, and what it needs besides.
@@ -48,18 +48,22 @@ fn allow_connections() {
 /// The outer error is about printing and waiting, the inner one about the start.
 pub(super) fn until_stopped(
     config: Config,
-    inherited: Option<Inherited>,
+    inherited: Option<Listener>,
     format: Format,
     began: Instant,
 ) -> io::Result<Result<(), StartError>> {
     actix_web::rt::System::new().block_on(async {
         // Before the start, so that a signal in the middle of it is not lost.
-        let signals = (
+        let mut signals = (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         );
         let starting = startup::start_on(config.clone(), Clock::system(), inherited);
-        let running = match Box::pin(starting).await {
+        let started = tokio::select! {
+            started = Box::pin(starting) => started,
+            () = next(&mut signals) => stop_before_the_start(),
+        };
+        let running = match started {
             Ok(running) => running,
             Err(error) => return Ok(Err(error)),
         };
@@ -80,20 +84,27 @@ pub(super) fn until_stopped(
     })
 }
 
+/// Nothing was accepted. A migration that is under way happens as a whole or not at all, and the thread that waits for it can't
+/// be told to stop.
+fn stop_before_the_start() -> ! {
+    tracing::info!("stopped before it was ready");
+    std::process::exit(0);
+}
+
 /// The first signal drains, the second one ends the process at once.
-async fn stop_on_signal((mut terminate, mut interrupt): (Signal, Signal), stopper: Stopper) {
-    next(&mut terminate, &mut interrupt).await;
+async fn stop_on_signal(mut signals: (Signal, Signal), stopper: Stopper) {
+    next(&mut signals).await;
     tracing::info!("stopping");
     tokio::select! {
         () = stopper.stop() => {}
-        () = next(&mut terminate, &mut interrupt) => {
+        () = next(&mut signals) => {
             tracing::warn!("stopped at once; what was in progress is lost");
             std::process::exit(1);
         }
     }
 }
 
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
+async fn next((terminate, interrupt): &mut (Signal, Signal)) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

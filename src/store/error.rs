@@ -32,6 +32,19 @@ impl StoreError {
         matches!(self, StoreError::Unavailable(_))
     }
 
+    /// Whether it is enough to wait: PostgreSQL can't be reached or is not ready, rather than there and refusing us.
+    pub fn is_of_a_database_that_is_away(&self) -> bool {
+        match self {
+            StoreError::Fault(_) => false,
+            StoreError::Unavailable(cause) => match cause.downcast_ref() {
+                Some(ConnectionError::BadConnection(message)) => names_one_that_is_away(message),
+                Some(ConnectionError::CouldntSetupConfiguration(error)) => may_pass(error),
+                Some(_) => false,
+                None => true,
+            },
+        }
+    }
+
     /// Whether another row has what may be there only once.
     pub fn is_duplicate(&self) -> bool {
         matches!(
@@ -145,8 +158,36 @@ fn names_a_lost_connection(message: &str) -> bool {
     LOST.iter().any(|text| message.contains(text))
 }
 
+// Of a connection that could not be made, too, diesel only passes on what libpq says, which for what the server answered is
+// in the server's language: of the refusals of SQLSTATE 28xxx and 3D000 these are known. Who waits in vain finds the cause in
+// the log.
+fn names_one_that_is_away(message: &str) -> bool {
+    // What else libpq says is about the URL.
+    const NOT_REACHED: [&str; 2] = ["connection to server ", "could not translate host name "];
+    const REFUSED: [&str; 12] = [
+        " authentication failed for user ",
+        "no password supplied",
+        "no pg_hba.conf entry for ",
+        "pg_hba.conf rejects connection ",
+        "FATAL:  role \"",
+        "FATAL:  database \"",
+        // PgBouncer's.
+        "no such user",
+        "no such database",
+        // Of TLS.
+        "does not support SSL",
+        "certificate verify failed",
+        "root certificate file ",
+        "server certificate for ",
+    ];
+    // In a restore or a maintenance, somebody shuts it for a while.
+    const SHUT: &str = "is not currently accepting connections";
+    NOT_REACHED.iter().any(|text| message.contains(text))
+        && (message.contains(SHUT) || !REFUSED.iter().any(|text| message.contains(text)))
+}
+
 fn names_a_shortage(message: &str) -> bool {
-    const PASSING: [&str; 10] = [
+    const PASSING: [&str; 11] = [
         // SQLite: BUSY, LOCKED, FULL, IOERR, CANTOPEN, READONLY, NOMEM. Its texts are never translated.
         "database is locked",
         "database table is locked",
@@ -155,8 +196,9 @@ fn names_a_shortage(message: &str) -> bool {
         "unable to open database file",
         "attempt to write a readonly database",
         "out of memory",
-        // PostgreSQL: 57014, 53100, 57P03.
+        // PostgreSQL: 57014, 55P03, 53100, 57P03.
         "statement timeout",
+        "lock timeout",
         "No space left on device",
         "the database system is",
     ];
@@ -192,6 +234,40 @@ mod tests {
             let error = database_error(DatabaseErrorKind::Unknown, message);
             assert!(error.is_unavailable() && is_lost(&error), "{message}");
         }
+    }
+
+    #[test]
+    fn a_server_waits_for_a_database_that_is_away_and_not_for_one_that_refuses_it() {
+        let away = |message: &str| {
+            StoreError::from(ConnectionError::BadConnection(message.to_owned()))
+                .is_of_a_database_that_is_away()
+        };
+        let at = "connection to server at \"db\" (192.0.2.1), port 5432 failed:";
+        for message in [
+            "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?",
+            "FATAL:  the database system is starting up",
+            "FATAL:  sorry, too many clients already",
+            "FATAL:  database \"latchkey\" is not currently accepting connections",
+            "timeout expired",
+        ] {
+            assert!(away(&format!("{at} {message}")), "{message}");
+        }
+        assert!(away(
+            "could not translate host name \"db\" to address: Name or service not known"
+        ));
+        for message in [
+            "FATAL:  password authentication failed for user \"latchkey\"",
+            "FATAL:  role \"latchkey\" does not exist",
+            "FATAL:  database \"latchkey\" does not exist",
+            "FATAL:  no pg_hba.conf entry for host \"192.0.2.7\", user \"latchkey\", database \"latchkey\", no encryption",
+            "fe_sendauth: no password supplied",
+            "server does not support SSL, but SSL was required",
+        ] {
+            assert!(!away(&format!("{at} {message}")), "{message}");
+        }
+        assert!(!away(
+            "invalid integer value \"five\" for connection option \"port\""
+        ));
     }
 
     #[test]

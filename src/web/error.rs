@@ -15,9 +15,11 @@ use super::security_headers::PageKind;
 use super::state::AppState;
 use super::texts::{Language, Texts};
 use super::visit::{Visit, html};
+use crate::config::Config;
 use crate::keys::KeyError;
 use crate::protocol::error::{ErrorCode, OAuthError};
 use crate::protocol::jose::JoseError;
+use crate::protocol::time::Timestamp;
 use crate::store::StoreError;
 
 /// Seconds after which trying again makes sense.
@@ -78,15 +80,19 @@ pub(super) fn page(
         request_id: visit.request_id(),
     };
     let mut response = html(status, &page, PageKind::Own);
+    say_when_to_try_again(&mut response);
+    response
+}
+
+fn say_when_to_try_again(response: &mut HttpResponse) {
     if matches!(
-        status,
+        response.status(),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
     ) {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
-    response
 }
 
 /// The page for a fault of ours.
@@ -164,20 +170,11 @@ pub(super) fn oauth_json(error: &OAuthError, used_basic: bool) -> HttpResponse {
 /// A fault of ours, as JSON.
 pub(super) fn fault_json(fault: &Fault) -> HttpResponse {
     fault.log();
-    if fault.is_passing() {
-        json_with(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &OAuthError::new(
-                ErrorCode::TemporarilyUnavailable,
-                "try again in a few seconds",
-            ),
-        )
+    json_refusal(if fault.is_passing() {
+        StatusCode::SERVICE_UNAVAILABLE
     } else {
-        json_with(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &OAuthError::new(ErrorCode::ServerError, "something went wrong on the server"),
-        )
-    }
+        StatusCode::INTERNAL_SERVER_ERROR
+    })
 }
 
 /// JSON for one reader, which nobody keeps (RFC 6749 §5.1).
@@ -220,26 +217,44 @@ pub(super) fn outside_a_handler(
     request_id: &str,
     status: StatusCode,
 ) -> HttpResponse {
-    if routes::answers_json(path, state.base()) {
+    before_there_is_state(&state.config, path, request_id, status, state.clock.now())
+}
+
+/// The same without even the database.
+pub(super) fn before_there_is_state(
+    config: &Config,
+    path: &str,
+    request_id: &str,
+    status: StatusCode,
+    now: Timestamp,
+) -> HttpResponse {
+    let base = config.issuer.path();
+    if routes::answers_json(path, base) {
         return json_refusal(status);
     }
     let kind = kind_of(status);
     let texts = Texts::of(Language::English);
     let page = ErrorPage {
-        page: Page::new(Language::English, state.base(), state.config.development),
+        page: Page::new(Language::English, base, config.development),
         title: kind.title(texts),
         words: kind.words(texts),
         action: None,
         code: None,
         details: Vec::new(),
-        time: texts.moment(state.clock.now()),
+        time: texts.moment(now),
         request_id: request_id.to_owned(),
     };
-    html(status, &page, PageKind::Own)
+    let mut response = html(status, &page, PageKind::Own);
+    say_when_to_try_again(&mut response);
+    response
 }
 
 fn json_refusal(status: StatusCode) -> HttpResponse {
     let (code, description) = match status {
+        StatusCode::SERVICE_UNAVAILABLE => (
+            ErrorCode::TemporarilyUnavailable,
+            "try again in a few seconds",
+        ),
         StatusCode::INTERNAL_SERVER_ERROR => {
             (ErrorCode::ServerError, "something went wrong on the server")
         }
@@ -257,6 +272,7 @@ fn json_refusal(status: StatusCode) -> HttpResponse {
 
 fn kind_of(status: StatusCode) -> ErrorKind {
     match status {
+        StatusCode::SERVICE_UNAVAILABLE => ErrorKind::Unavailable,
         StatusCode::INTERNAL_SERVER_ERROR => ErrorKind::Fault,
         StatusCode::NOT_FOUND => ErrorKind::NotFound,
         StatusCode::METHOD_NOT_ALLOWED => ErrorKind::Method,

@@ -17,6 +17,7 @@ mod security_headers;
 pub(crate) mod state;
 mod texts;
 mod visit;
+pub(crate) mod waiting;
 mod wrong_address;
 
 /// What reads strangers' headers, for tests that send bytes of every kind.

@@ -19,6 +19,7 @@ use super::error;
 use super::routes;
 use super::security_headers;
 use super::state::AppState;
+use crate::config::Config;
 use crate::random;
 use crate::telemetry::{self, Answered};
 
@@ -82,7 +83,7 @@ pub(crate) async fn around<B: MessageBody + 'static>(
             return Err(finished(response, &state, &id));
         }
     };
-    protect(response.headers_mut(), &state, &id);
+    protect(response.headers_mut(), &state.config, &id);
 
     let request = response.request();
     let extensions = request.extensions();
@@ -141,18 +142,19 @@ fn trace(state: &AppState, parent: Option<&Context>, answered: &Answered<'_>) {
 
 /// An answer that was made without the request, on its way past the router.
 fn finished(mut response: HttpResponse, state: &AppState, id: &str) -> Error {
-    protect(response.headers_mut(), state, id);
+    protect(response.headers_mut(), &state.config, id);
     InternalError::from_response("answered outside a handler", response).into()
 }
 
-fn protect(headers: &mut HeaderMap, state: &AppState, id: &str) {
+/// What every answer has.
+pub(super) fn protect(headers: &mut HeaderMap, config: &Config, id: &str) {
     let value = HeaderValue::from_str(id).expect("an id is made of letters and digits");
     headers.insert(HeaderName::from_static("x-request-id"), value);
-    security_headers::protect(headers, state.config.issuer.is_https());
+    security_headers::protect(headers, config.issuer.is_https());
 }
 
 /// Eight characters that can be read out on the telephone.
-fn short_id() -> String {
+pub(super) fn short_id() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
     let letter = |byte: &u8| {
         LETTERS
