@@ -338,10 +338,13 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// Returns when every request is answered, at the latest after 20 seconds.
+    /// Returns when every request is answered, at the latest after 20 seconds. The listener for the operator ends last, so
+    /// that whoever looks meanwhile sees a server that lives and is not ready, and the last metrics.
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        futures_util::future::join_all(self.handles.iter().map(|handle| handle.stop(true))).await;
+        for handle in &self.handles {
+            handle.stop(true).await;
+        }
     }
 }
 

@@ -92,6 +92,14 @@ fn r27_what_was_accepted_before_sigterm_is_answered() {
     pause(Duration::from_secs(1));
     server.signal("-TERM");
     pause(Duration::from_millis(300));
+    // Whoever looks meanwhile sees a server that lives, takes nothing new, and still counts.
+    for (path, status) in [("/livez", 200), ("/readyz", 503), ("/metrics", 200)] {
+        let answer = server.management(path).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
     for stream in &mut accepted {
         stream.write_all(body.as_bytes()).unwrap();
     }

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Process {
     pub url: String,
     child: Child,
     log: PathBuf,
+    /// The listener for the operator.
+    management: PathBuf,
 }
 
 impl Installation {
@@ -201,6 +204,7 @@ impl Installation {
             url: format!("http://127.0.0.1:{port}"),
             child,
             log,
+            management: socket,
         }
     }
 
@@ -324,6 +328,18 @@ impl Process {
             let answer = reqwest::blocking::get(&ready).ok()?;
             answer.status().is_success().then_some(())
         });
+    }
+
+    /// What the listener for the operator says.
+    pub fn management(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(&self.management)?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// Tells it something, by name (`-TERM`).
