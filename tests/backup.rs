@@ -1,7 +1,7 @@
 //! Copies of the database, and what a copy from the past must not bring back. Rows R23, R24 and O15.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,6 +11,7 @@ use latchkey::clock::Clock;
 use latchkey::config::DatabaseUrl;
 use latchkey::store::{Options, Store};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::support::browser::Browser;
 use crate::support::installation::Installation;
@@ -177,6 +178,37 @@ fn r24_the_database_of_before_is_kept_and_can_be_put_back() {
     );
     let _server = installation.start();
     connect(&mut Browser::new(&installation.issuer), &rp);
+}
+
+#[test]
+fn r24_what_root_restores_belongs_to_the_account_of_the_server() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("left out: only root can give files away");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let installation = Installation::in_folder(folder.path());
+    installation.run(&["migrate", "up"]);
+    installation.run(&["backup", "copy.db"]);
+    let database = folder.path().join("latchkey.db");
+    let lock = folder.path().join("latchkey.db.lock");
+    let owner = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    for path in [folder.path(), &database] {
+        chown(path, Some(65_532), Some(65_533)).unwrap();
+    }
+    fs::remove_file(&lock).unwrap_or_default();
+    installation.run(&["restore", "copy.db"]);
+    assert_eq!(owner(&database), (65_532, 65_533), "as the one before");
+    assert_eq!(owner(&lock), (65_532, 65_533));
+    for path in fs::read_dir(folder.path()).unwrap() {
+        fs::remove_file(path.unwrap().path()).unwrap();
+    }
+    installation.run(&["restore", "copy.db"]);
+    assert_eq!(owner(&database), (65_532, 65_533), "as its folder");
+    assert_eq!(owner(&lock), (65_532, 65_533));
 }
 
 #[test]

@@ -101,10 +101,7 @@ pub fn reserve(path: &Path) -> Result<(PathBuf, File), OpenError> {
     let file = match fs::canonicalize(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = path
-                .parent()
-                .filter(|folder| !folder.as_os_str().is_empty());
-            let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+            let folder = fs::canonicalize(files::folder_of(path)).map_err(failed)?;
             folder.join(path.file_name().unwrap_or_default())
         }
         Err(error) => return Err(failed(error)),
@@ -128,6 +125,7 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// Puts a settled database in the place of another, which stays under a second name. Whoever is interrupted, even by a
 /// power failure, leaves the one or the other whole.
 pub fn replace(draft: &Path, file: &Path, kept_as: &Path) -> Result<(), StoreError> {
+    files::give_to_owner_of(file, draft).map_err(StoreError::fault)?;
     let exists = file.try_exists().map_err(StoreError::fault)?;
     if exists {
         // A log of the old database must never be read into the new one.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -59,6 +59,7 @@ pub(super) fn lock(file: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(&path)
         .map_err(|error| file_error(&path, error))?;
+    give_to_owner_of(file, &path).map_err(|error| file_error(&path, error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
@@ -66,6 +67,19 @@ pub(super) fn lock(file: &Path) -> Result<File, OpenError> {
         }),
         Err(TryLockError::Error(error)) => Err(file_error(&path, error)),
     }
+}
+
+/// What root makes for a database belongs to whom that belongs, or its folder while there is none: the server runs under an
+/// account of its own, and could not use it. Nobody else can give files away.
+pub(super) fn give_to_owner_of(database: &Path, file: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = match fs::metadata(database) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::metadata(folder_of(database))?,
+        found => found?,
+    };
+    chown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 fn warn_when_others_may_read(path: &Path) {
@@ -83,8 +97,12 @@ fn warn_when_others_may_read(path: &Path) {
 
 /// After a power failure a name that was given is there: the folder that holds it is on the disk.
 pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
+    File::open(folder_of(file))?.sync_all()
+}
+
+pub(super) fn folder_of(file: &Path) -> &Path {
     let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    folder.unwrap_or(Path::new("."))
 }
 
 pub(crate) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
