@@ -2,18 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use latchkey::config;
 use latchkey::store::audit_events;
-use latchkey::web::routes::TABLE;
 use reqwest::blocking::Client;
 use tempfile::TempDir;
 
-use crate::support::op::{Database, EMAIL, Op};
+use crate::support::browser::Browser;
+use crate::support::installation::Installation;
+use crate::support::op::{Database, EMAIL, Op, free_port};
+use crate::support::relying_party::Rp;
 use crate::support::reverse_proxy::{ReverseProxy, deploy, prepare, tool, with};
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, pause};
 
 #[test]
 fn the_example_configuration_is_the_reference() {
@@ -44,7 +48,7 @@ fn the_readme_shows_every_key_with_its_default_and_reason() {
 }
 
 #[test]
-fn every_variable_is_one_that_latchkey_knows_and_every_probe_asks_a_path_that_it_has() {
+fn every_variable_is_one_that_latchkey_knows() {
     let known = config::reference();
     let known: BTreeSet<&str> = known
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -61,17 +65,20 @@ fn every_variable_is_one_that_latchkey_knows_and_every_probe_asks_a_path_that_it
             "{name}: {named:?}"
         );
     }
-    let paths: BTreeSet<&str> = TABLE.iter().map(|route| route.path).collect();
-    for (name, before) in [("kubernetes.yaml", "path: "), ("Caddyfile", "health_uri ")] {
+}
+
+#[test]
+fn whoever_watches_asks_what_the_listener_for_the_operator_answers() {
+    let op = Op::start_empty(Database::Sqlite, &[]);
+    for (name, count) in [("kubernetes.yaml", 2)] {
         let text = deploy(name);
-        let asked = text.split(before).skip(1);
-        let asked: Vec<_> = asked
-            .map(|rest| rest.split([',', '\n', ' ']).next().unwrap())
-            .collect();
-        assert!(
-            !asked.is_empty() && asked.iter().all(|path| paths.contains(path)),
-            "{name}: {asked:?}"
-        );
+        let asked: Vec<_> = text.split("path: ").skip(1).collect();
+        assert_eq!(asked.len(), count, "{name}");
+        for rest in asked {
+            let path = rest.split([',', '\n']).next().unwrap();
+            let url = format!("http://{}{path}", op.config.management.listen);
+            assert_eq!(reqwest::blocking::get(url).unwrap().status(), 200, "{path}");
+        }
     }
 }
 
@@ -146,7 +153,7 @@ fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
 
 #[test]
 fn f4_behind_nginx_people_sign_in_over_tls_and_nobody_chooses_their_address() {
-    let Some(proxy) = signs_in_behind("nginx") else {
+    let Some((_op, proxy)) = signs_in_behind("nginx") else {
         return;
     };
     let plain = format!("http://127.0.0.1:{}/login", proxy.plain);
@@ -162,6 +169,10 @@ fn f4_behind_nginx_people_sign_in_over_tls_and_nobody_chooses_their_address() {
         ),
         (308, format!("{}/login", proxy.issuer).as_str())
     );
+    if TcpListener::bind("[::1]:0").is_ok() {
+        let mut browser = Browser::gullible(&format!("https://[::1]:{}", proxy.over_ipv6));
+        assert_eq!(browser.get("/livez").status, 200);
+    }
 }
 
 #[test]
@@ -169,20 +180,103 @@ fn f4_behind_caddy_people_sign_in_over_tls_and_nobody_chooses_their_address() {
     signs_in_behind("caddy");
 }
 
-/// A person opens the page through the proxy and types a wrong password; who that was is then in the audit events.
-fn signs_in_behind(name: &str) -> Option<ReverseProxy> {
+#[test]
+fn the_longest_request_of_an_app_comes_through_nginx() {
+    carries_long_requests("nginx");
+}
+
+#[test]
+fn the_longest_request_of_an_app_comes_through_caddy() {
+    carries_long_requests("caddy");
+}
+
+/// Every address and every redirect on the way holds all of it.
+fn carries_long_requests(name: &str) {
+    let Some((_op, proxy)) = behind(name) else {
+        return;
+    };
+    // Encoded it is three times as long, and the whole may have 8000 characters.
+    let (state, nonce) = ("=".repeat(1_800), "n".repeat(2_000));
+    let asked = Rp::new(&proxy.issuer).authorize(&[("state", &state), ("nonce", &nonce)]);
+    let mut browser = Browser::gullible(&proxy.issuer);
+    eventually("the proxy answers", || proxy.is_open().then_some(()));
+    let page = browser.complete(&asked);
+    assert_eq!(page.status, 303, "{}", page.body);
+    assert_eq!(page.callback()["state"], state);
+}
+
+#[test]
+fn nginx_writes_down_no_address_when_latchkey_is_away() {
+    keeps_addresses_to_itself("nginx", " GET 502 by 127.0.0.1:");
+}
+
+#[test]
+fn caddy_writes_down_no_address_when_latchkey_is_away() {
+    keeps_addresses_to_itself("caddy", "connection refused");
+}
+
+/// Addresses hold what nobody may read in a log, but that something went wrong, and what, stands there.
+fn keeps_addresses_to_itself(name: &str, told: &str) {
+    let Some(proxy) = prepare(name) else { return };
+    let proxy = proxy.start(free_port());
+    eventually("the proxy answers", || proxy.is_open().then_some(()));
+    let mut browser = Browser::gullible(&proxy.issuer);
+    browser.headers.push((
+        "referer".to_owned(),
+        format!("{}/login?ticket=a-secret-ticket", proxy.issuer),
+    ));
+    let page = browser.get("/end-session?id_token_hint=a-secret-hint");
+    assert_eq!(page.status, 502);
+    let log = eventually("it is written down", || {
+        Some(proxy.log()).filter(|log| log.contains(told))
+    });
+    assert!(!log.contains("a-secret"), "{log}");
+}
+
+#[test]
+fn behind_nginx_what_needs_no_database_is_answered_while_it_is_away() {
+    answers_what_it_can_behind("nginx");
+}
+
+#[test]
+fn behind_caddy_what_needs_no_database_is_answered_while_it_is_away() {
+    answers_what_it_can_behind("caddy");
+}
+
+fn answers_what_it_can_behind(name: &str) {
+    let Some(proxy) = prepare(name) else { return };
+    let installation = Installation::behind(&proxy.issuer, "trusted_proxies = [\"127.0.0.1/32\"]");
+    let _server = installation.start();
+    let proxy = proxy.start(installation.port());
+    eventually("the proxy answers", || proxy.is_open().then_some(()));
+    let database = installation.path("latchkey.db");
+    fs::rename(&database, installation.path("away.db")).unwrap();
+    let mut browser = Browser::gullible(&proxy.issuer);
+    // Long enough for a proxy that looks every few seconds whether the server is ready.
+    pause(Duration::from_secs(6));
+    let ready = browser.get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.headers.contains_key("retry-after"));
+    assert_eq!(browser.get("/jwks").status, 200);
+}
+
+/// A server with a proxy in front.
+fn behind(name: &str) -> Option<(Op, ReverseProxy)> {
     let proxy = prepare(name)?;
-    let issuer = proxy.issuer.clone();
-    let op = Op::start(
-        Database::Sqlite,
-        &[
-            ("issuer", issuer.as_str()),
-            ("trusted_proxies", "127.0.0.1/32"),
-        ],
-    );
+    let settings = [
+        ("issuer", proxy.issuer.as_str()),
+        ("trusted_proxies", "127.0.0.1/32"),
+    ];
+    let op = Op::start(Database::Sqlite, &settings);
     let port = op.config.listen.to_string();
     let port = port.rsplit(':').next().unwrap().parse().unwrap();
-    let proxy = proxy.start(port);
+    Some((op, proxy.start(port)))
+}
+
+/// A person opens the page through the proxy and types a wrong password; who that was is then in the audit events.
+fn signs_in_behind(name: &str) -> Option<(Op, ReverseProxy)> {
+    let (op, proxy) = behind(name)?;
+    let issuer = proxy.issuer.clone();
     let http = Client::builder()
         .danger_accept_invalid_certs(true)
         .redirect(reqwest::redirect::Policy::none())
@@ -246,5 +340,5 @@ fn signs_in_behind(name: &str) -> Option<ReverseProxy> {
         document.contains(&format!("\"issuer\":\"{issuer}\"")),
         "{document}"
     );
-    Some(proxy)
+    Some((op, proxy))
 }

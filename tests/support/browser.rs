@@ -47,6 +47,19 @@ impl Browser {
         }
     }
 
+    /// The same, which believes any certificate.
+    pub fn gullible(issuer: &str) -> Self {
+        let http = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .danger_accept_invalid_certs(true)
+            .build()
+            .unwrap();
+        Self {
+            http,
+            ..Self::new(issuer)
+        }
+    }
+
     /// The same, by way of a proxy that reaches the server through a Unix socket.
     pub fn behind_socket(issuer: &str, socket: &Path) -> Self {
         let http = Client::builder()

@@ -1,8 +1,9 @@
 //! The example proxies of deploy/ in front of a server: with a certificate and ports of the test's own.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
@@ -13,12 +14,17 @@ use tempfile::TempDir;
 
 use super::op::free_port;
 
+/// What goes to standard error.
+const ERRORS: &str = "errors.log";
+
 /// One that runs; it ends with the test.
 pub struct ReverseProxy {
     /// What people open.
     pub issuer: String,
     /// Where nginx speaks without TLS.
     pub plain: u16,
+    /// Where nginx speaks TLS over IPv6.
+    pub over_ipv6: u16,
     process: Child,
     folder: TempDir,
 }
@@ -62,7 +68,8 @@ impl Prepared {
     }
 
     fn nginx(self, latchkey: u16) -> ReverseProxy {
-        let plain = free_port();
+        // Of IPv6 at a port of its own: whoever asks localhost comes over IPv4.
+        let (plain, over_ipv6) = (free_port(), free_port());
         let tls = self.tls;
         let site = with(
             deploy("nginx.conf"),
@@ -72,7 +79,13 @@ impl Prepared {
                 ("https://id.example.com", &self.issuer),
                 ("id.example.com", "localhost"),
                 ("listen 80;", &format!("listen 127.0.0.1:{plain};")),
+                ("listen [::]:80;", ""),
                 ("listen 443 ssl", &format!("listen 127.0.0.1:{tls} ssl")),
+                (
+                    "listen [::]:443 ssl",
+                    &format!("listen [::1]:{over_ipv6} ssl"),
+                ),
+                ("/var/log/nginx", &self.path("")),
                 ("127.0.0.1:8080", &format!("127.0.0.1:{latchkey}")),
             ],
         );
@@ -87,39 +100,43 @@ impl Prepared {
         let mut command = Command::new(&self.binary);
         command.arg("-p").arg(self.folder.path());
         command.args(["-c", &self.path("nginx.conf")]);
-        self.run(command, plain)
+        self.run(command, (plain, over_ipv6))
     }
 
     fn caddy(self, latchkey: u16) -> ReverseProxy {
         // Nobody outside gives this machine a certificate, and ports below 1024 are not the test's.
         let own = format!(
-            "{{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n\tlog {{\n\t\tlevel ERROR\n\t}}\n}}\n{} {{\n\tbind 127.0.0.1\n\ttls {} {}\n",
+            "\n{} {{\n\tbind 127.0.0.1\n\ttls {} {}\n",
             self.issuer,
             self.path("certificate.pem"),
             self.path("key.pem"),
         );
+        let whole = "\n{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n";
         let site = with(
             deploy("Caddyfile"),
             &[
-                ("id.example.com {\n", &own),
+                ("\n{\n", whole),
+                ("\nid.example.com {\n", &own),
                 ("127.0.0.1:8080", &format!("127.0.0.1:{latchkey}")),
             ],
         );
         fs::write(self.path("Caddyfile"), site).unwrap();
         let mut command = Command::new(&self.binary);
         command.args(["run", "--config", &self.path("Caddyfile")]);
-        self.run(command, 0)
+        self.run(command, (0, 0))
     }
 
-    fn run(self, mut command: Command, plain: u16) -> ReverseProxy {
+    fn run(self, mut command: Command, (plain, over_ipv6): (u16, u16)) -> ReverseProxy {
+        let errors = fs::File::create(self.path(ERRORS)).unwrap();
         let process = command
             .env("HOME", self.folder.path())
-            .stderr(Stdio::inherit())
+            .stderr(errors)
             .spawn()
             .unwrap();
         ReverseProxy {
             issuer: self.issuer,
             plain,
+            over_ipv6,
             process,
             folder: self.folder,
         }
@@ -131,6 +148,20 @@ impl ReverseProxy {
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("certificate.pem")
     }
+
+    /// Whether it can be reached by now.
+    pub fn is_open(&self) -> bool {
+        let port = self.issuer.rsplit(':').next().unwrap();
+        TcpStream::connect(format!("127.0.0.1:{port}")).is_ok()
+    }
+
+    /// Everything that it wrote down so far.
+    pub fn log(&self) -> String {
+        let texts = [ERRORS, "latchkey.log"].map(|name| fs::read(self.folder.path().join(name)));
+        let texts =
+            texts.map(|text| String::from_utf8_lossy(&text.unwrap_or_default()).into_owned());
+        texts.concat()
+    }
 }
 
 impl Drop for ReverseProxy {
@@ -139,6 +170,9 @@ impl Drop for ReverseProxy {
         let pid = rustix::process::Pid::from_child(&self.process);
         let _ended_before = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _status = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
     }
 }
 
