@@ -70,7 +70,7 @@ fn every_variable_is_one_that_latchkey_knows() {
 #[test]
 fn whoever_watches_asks_what_the_listener_for_the_operator_answers() {
     let op = Op::start_empty(Database::Sqlite, &[]);
-    for (name, count) in [("kubernetes.yaml", 2)] {
+    for (name, count) in [("kubernetes.yaml", 2), ("podmonitor.yaml", 1)] {
         let text = deploy(name);
         let asked: Vec<_> = text.split("path: ").skip(1).collect();
         assert_eq!(asked.len(), count, "{name}");
@@ -79,7 +79,65 @@ fn whoever_watches_asks_what_the_listener_for_the_operator_answers() {
             let url = format!("http://{}{path}", op.config.management.listen);
             assert_eq!(reqwest::blocking::get(url).unwrap().status(), 200, "{path}");
         }
+        assert_eq!(
+            text.matches("port: management").count(),
+            text.matches("path: ").count() + text.matches("ports: [{ port: management }]").count(),
+            "{name}"
+        );
     }
+}
+
+#[test]
+fn everybody_means_the_same_ports() {
+    let reference = config::reference();
+    for (listener, variable, port) in [
+        ("http", "LATCHKEY_LISTEN", "8080"),
+        ("management", "LATCHKEY_MANAGEMENT__LISTEN", "9464"),
+    ] {
+        let in_a_container = format!("{variable}=0.0.0.0:{port}");
+        let published = format!("- \"127.0.0.1:{port}:{port}\"");
+        let named = format!("{{ name: {listener}, containerPort: {port} }}");
+        for (name, text) in [
+            ("Containerfile", &in_a_container),
+            ("compose.yaml", &published),
+            ("kubernetes.yaml", &named),
+        ] {
+            assert!(deploy(name).contains(text.as_str()), "{name}: {text}");
+        }
+        let default = format!("listen = \"127.0.0.1:{port}\"");
+        assert!(reference.contains(&default), "{default}");
+    }
+    assert!(deploy("Containerfile").contains("\nEXPOSE 8080 9464\n"));
+    assert!(deploy("nginx.conf").contains("    server 127.0.0.1:8080;\n"));
+    assert!(deploy("Caddyfile").contains("reverse_proxy 127.0.0.1:8080\n"));
+    assert!(deploy("alerts.yaml").contains("127.0.0.1:9464"));
+}
+
+#[test]
+fn passwords_of_all_cores_of_a_pod_fit_into_its_memory() {
+    let kubernetes = deploy("kubernetes.yaml");
+    let limits = kubernetes.split("limits: { cpu: \"").nth(1).unwrap();
+    let (cores, rest) = limits.split_once("\", memory: ").unwrap();
+    let memory = rest.split_once("Mi }").unwrap().0;
+    let (cores, memory): (u32, u32) = (cores.parse().unwrap(), memory.parse().unwrap());
+    let reference = config::reference();
+    let each = reference.split("memory_kib = ").nth(1).unwrap();
+    let each: u32 = each.lines().next().unwrap().trim().parse().unwrap();
+    // Half of it is for everything else.
+    assert!(cores * each / 1024 <= memory / 2, "{cores} * {each} KiB");
+}
+
+#[test]
+fn no_secret_goes_into_an_image_or_into_git() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in [".dockerignore", ".gitignore"] {
+        let text = fs::read_to_string(root.join(name)).unwrap();
+        let ignored = text
+            .lines()
+            .any(|line| line.trim_start_matches('/') == "deploy/secrets");
+        assert!(ignored, "{name}");
+    }
+    assert!(deploy("compose.yaml").contains("file: secrets/secret_key"));
 }
 
 #[test]
@@ -93,6 +151,9 @@ fn containers_run_without_rights_and_write_nowhere_but_to_their_volume() {
         "seccompProfile: { type: RuntimeDefault }",
         "livenessProbe:",
         "readinessProbe:",
+        "preStop: { sleep: { seconds: 5 } }",
+        "kind: PodDisruptionBudget",
+        "kind: NetworkPolicy",
     ] {
         assert!(kubernetes.contains(line), "{line}");
     }
@@ -102,13 +163,27 @@ fn containers_run_without_rights_and_write_nowhere_but_to_their_volume() {
         "cap_drop: [ALL]",
         "no-new-privileges:true",
         "condition: service_healthy",
+        "test: [\"CMD\", \"latchkey\", \"healthcheck\"]",
     ] {
         assert!(compose.contains(line), "{line}");
     }
     let container = deploy("Containerfile");
     assert!(container.contains("\nUSER 65532:65532\n") && container.contains("HEALTHCHECK"));
     for text in [kubernetes, compose, container] {
-        assert!(!text.contains(":latest"), "every image is pinned");
+        let images = text.lines().filter_map(|line| {
+            let line = line.trim();
+            line.strip_prefix("image: ").or(line.strip_prefix("FROM "))
+        });
+        for image in images {
+            let tag = image
+                .split(' ')
+                .next()
+                .unwrap()
+                .rsplit_once(':')
+                .map(|(_, tag)| tag);
+            let has_version = tag.is_some_and(|tag| tag.starts_with(|c: char| c.is_ascii_digit()));
+            assert!(has_version, "{image}");
+        }
     }
 }
 
@@ -125,6 +200,10 @@ fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
     let text = with(
         deploy("latchkey.service"),
         &[("/usr/local/bin/latchkey", env!("CARGO_BIN_EXE_latchkey"))],
+    );
+    // By default it would be given up after five starts within ten seconds.
+    assert!(
+        text.contains("\nStartLimitIntervalSec=0\n") && text.contains("\nRestart=on-failure\n")
     );
     // What is for PostgreSQL alone is looked at too.
     let text = text.replace("\n#LoadCredential", "\nLoadCredential");
