@@ -1,17 +1,28 @@
 //! The pool of connections that the threads draw from: r2d2 opens them, keeps them, and lets broken ones go.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::r2d2::R2D2Connection;
 use diesel::result::ConnectionError;
-use r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection};
+use r2d2::{HandleError, ManageConnection, PooledConnection};
 
 use super::StoreError;
 use super::connection::{AnyConnection, Target, Use};
 
 /// A connection in somebody's hands; it goes back when it is dropped.
 pub(super) type Borrowed = PooledConnection<Connections>;
+
+/// The pool itself; clones share it.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: r2d2::Pool<Connections>,
+    last_failure: LastFailure,
+}
+
+/// Why a connection could not be opened, and when. r2d2 tells only one of those who wait; the others learn it here.
+#[derive(Clone, Debug, Default)]
+struct LastFailure(Arc<Mutex<Option<(Instant, String)>>>);
 
 /// How r2d2 opens connections to one database.
 pub(super) struct Connections {
@@ -31,23 +42,59 @@ pub(super) struct Kept {
 
 /// A caller waits no longer than this for a connection.
 const CONNECTION_WITHIN: Duration = Duration::from_millis(2_500);
+/// What failed longer ago says nothing of now.
+const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
 /// A pool of at most `size` connections, opened when they are needed.
-pub(super) fn build(target: Arc<Target>, purpose: Use, size: u32) -> Pool<Connections> {
-    Pool::builder()
+pub(super) fn build(target: Arc<Target>, purpose: Use, size: u32) -> Pool {
+    let last_failure = LastFailure::default();
+    let connections = r2d2::Pool::builder()
         .max_size(size)
         .min_idle(Some(0))
         .connection_timeout(CONNECTION_WITHIN)
         // The threads ask by themselves, and only where a connection may have died.
         .test_on_check_out(false)
         // Whoever asked for a connection learns why there is none.
-        .error_handler(Box::new(NopErrorHandler))
-        .build_unchecked(Connections { target, purpose })
+        .error_handler(Box::new(last_failure.clone()))
+        .build_unchecked(Connections { target, purpose });
+    Pool {
+        connections,
+        last_failure,
+    }
 }
 
-/// A connection, or why there is none.
-pub(super) fn borrow(pool: &Pool<Connections>) -> Result<Borrowed, StoreError> {
-    pool.get().map_err(StoreError::unavailable)
+impl Pool {
+    /// A connection, or why there is none.
+    pub(super) fn borrow(&self) -> Result<Borrowed, StoreError> {
+        self.connections
+            .get()
+            .map_err(|timed_out| match self.last_failure.recent() {
+                Some(why) => StoreError::unavailable(why),
+                None => StoreError::unavailable(timed_out),
+            })
+    }
+
+    pub(super) fn max_size(&self) -> u32 {
+        self.connections.max_size()
+    }
+}
+
+impl LastFailure {
+    fn recent(&self) -> Option<String> {
+        let known = self.lock();
+        let (at, why) = known.as_ref()?;
+        (at.elapsed() < FAILURE_COUNTS).then(|| why.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HandleError<ConnectionError> for LastFailure {
+    fn handle_error(&self, error: ConnectionError) {
+        *self.lock() = Some((Instant::now(), error.to_string()));
+    }
 }
 
 impl ManageConnection for Connections {

@@ -6,11 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::r2d2::R2D2Connection;
-use r2d2::Pool;
 
 use super::connection::{self, AnyConnection, Pooling, Target, Use};
 use super::job::{Job, Ran};
-use super::pool::{self, Borrowed, Connections};
+use super::pool::{Borrowed, Pool};
 use super::queue::Queue;
 use super::writer::WriteCounters;
 use super::{StoreError, error};
@@ -36,7 +35,7 @@ pub(super) struct Worker<'a> {
     purpose: Use,
     counters: &'a WriteCounters,
     shared: &'a Shared,
-    pool: &'a Pool<Connections>,
+    pool: &'a Pool,
 }
 
 /// Runs again after a conflict, so that a busy row is no error.
@@ -60,7 +59,7 @@ impl<'a> Worker<'a> {
         purpose: Use,
         counters: &'a WriteCounters,
         shared: &'a Shared,
-        pool: &'a Pool<Connections>,
+        pool: &'a Pool,
     ) -> Worker<'a> {
         Worker {
             target,
@@ -196,7 +195,7 @@ impl<'a> Worker<'a> {
         {
             return Err(error.clone());
         }
-        let borrowed = pool::borrow(self.pool);
+        let borrowed = self.pool.borrow();
         *self.down() = match &borrowed {
             Ok(_) => None,
             Err(error) => Some((Instant::now(), error.clone())),
