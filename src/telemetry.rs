@@ -5,6 +5,7 @@
 
 use std::env;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -16,6 +17,9 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use reqwest::StatusCode;
+
+use crate::causes::with_causes;
 
 use crate::config::EgressConfig;
 
@@ -80,7 +84,7 @@ impl Telemetry {
         // The library exports on a thread of its own, which has no reactor; the requests run in this one.
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Sender(http))
+            .with_http_client(Sender::new(http))
             .build()?;
         let mut resource = Resource::builder();
         if value("OTEL_SERVICE_NAME").is_none() {
@@ -154,7 +158,51 @@ fn now() -> SystemTime {
 }
 
 /// Our own HTTP library, so that there are not two of them.
-struct Sender(reqwest::Client);
+struct Sender {
+    http: reqwest::Client,
+    /// Whether the last attempt failed, so that the log tells of changes alone: there is an attempt every few seconds.
+    is_failing: AtomicBool,
+}
+
+impl Sender {
+    fn new(http: reqwest::Client) -> Self {
+        Self {
+            http,
+            is_failing: AtomicBool::new(false),
+        }
+    }
+
+    fn note(&self, problem: Option<String>) {
+        let was_failing = self.is_failing.swap(problem.is_some(), Ordering::SeqCst);
+        match problem {
+            Some(error) if !was_failing => {
+                tracing::warn!(
+                    error,
+                    "traces can't be sent; those that wait are lost meanwhile"
+                );
+            }
+            None if was_failing => tracing::info!("traces can be sent again"),
+            _ => {}
+        }
+    }
+}
+
+/// The addresses in errors may hold a key, as some collectors want it.
+fn problem(sent: &Result<(StatusCode, Bytes), reqwest::Error>) -> Option<String> {
+    match sent {
+        Ok((status, _)) if status.is_success() => None,
+        Ok((status, _)) => Some(format!("the collector answered {status}")),
+        Err(error) => {
+            let address = error.url().map(ToString::to_string).unwrap_or_default();
+            let text = with_causes(error);
+            Some(if address.is_empty() {
+                text
+            } else {
+                text.replace(&address, "the collector")
+            })
+        }
+    }
+}
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,7 +213,7 @@ impl fmt::Debug for Sender {
 #[async_trait]
 impl HttpClient for Sender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let (http, request) = (self.0.clone(), reqwest::Request::try_from(request)?);
+        let (http, request) = (self.http.clone(), reqwest::Request::try_from(request)?);
         let sent = async move {
             let response = http.execute(request).await?;
             let status = response.status();
@@ -175,7 +223,9 @@ impl HttpClient for Sender {
         let reactor = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (status, body) = reactor.block_on(sent)?;
+        let sent = reactor.block_on(sent);
+        self.note(problem(&sent));
+        let (status, body) = sent?;
         Ok(Response::builder().status(status).body(body)?)
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::browser::Browser;
 use crate::support::installation::Installation;
-use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};
+use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET, free_port};
 use crate::support::relying_party::Rp;
 use crate::support::wait::eventually;
 
@@ -22,7 +22,11 @@ struct Collector {
 
 impl Collector {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(0)
+    }
+
+    fn at(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (told, received) = mpsc::channel();
         thread::spawn(move || {
@@ -157,6 +161,31 @@ fn o3_a_span_holds_no_secret_and_the_last_one_is_sent_before_the_process_ends() 
     ] {
         assert!(!holds(&spans, secret.as_bytes()), "{secret}");
     }
+}
+
+#[test]
+fn the_log_says_once_that_traces_cannot_be_sent_and_once_that_they_can_again() {
+    let (installation, rp) = installation();
+    let port = free_port();
+    let server = installation.start_with(&[
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            &format!("http://127.0.0.1:{port}"),
+        ),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+    ]);
+    let told = |what: &str| server.log().matches(what).count();
+    eventually("the log says so", || {
+        rp.get("/jwks");
+        (told("traces can't be sent") == 1).then_some(())
+    });
+    let collector = Collector::at(port);
+    eventually("they arrive, and the log says so", || {
+        rp.get("/jwks");
+        (told("traces can be sent again") == 1).then_some(())
+    });
+    collector.until(b"GET /jwks");
+    assert_eq!(told("traces can't be sent"), 1);
 }
 
 #[test]
