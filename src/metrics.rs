@@ -132,7 +132,17 @@ impl Metrics {
         for grant_type in ["authorization_code", "refresh_token", "client_credentials"] {
             self.tokens_issued.with_label_values(&[grant_type]);
         }
-        for error in ["invalid_client", "invalid_grant", "invalid_request"] {
+        for error in [
+            "invalid_client",
+            "invalid_grant",
+            "invalid_request",
+            "invalid_scope",
+            "invalid_target",
+            "server_error",
+            "temporarily_unavailable",
+            "unauthorized_client",
+            "unsupported_grant_type",
+        ] {
             self.token_errors.with_label_values(&[error]);
         }
         for bucket in [

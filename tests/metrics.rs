@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::refresh_token::{OFFLINE, connect, notes, refreshed};
 use crate::support::on_both_databases;
-use crate::support::op::{Database, EMAIL, Op};
+use crate::support::op::{Database, EMAIL, Op, SECRET};
+use crate::support::wait::eventually;
 
 /// The page.
 fn scrape(op: &Op) -> String {
@@ -135,6 +136,44 @@ fn every_counter_is_there_before_anything_happened() {
     ] {
         assert_eq!(value(&page, series), Some(0.0), "{series}");
     }
+}
+
+#[test]
+fn every_refusal_of_a_token_request_is_counted_by_its_error() {
+    let settings = [("throttle.account_failures", "1")];
+    let op = Op::start(Database::Sqlite, &settings);
+    let post = || op.rp().http().post(op.url("/token"));
+    let errors = |error: &str| {
+        count(
+            &op,
+            &format!("latchkey_token_errors_total{{error=\"{error}\"}}"),
+        )
+    };
+    let answer = post().body("no form").send().unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), errors("invalid_request")),
+        (415, 1.0)
+    );
+    let slowed = eventually("it is slowed", || {
+        let request = post().basic_auth("rp", Some("wrong"));
+        let answer = request.form(&[("grant_type", "x")]).send().unwrap();
+        (answer.status() == 429).then_some(errors("temporarily_unavailable"))
+    });
+    assert_eq!(slowed, 1.0);
+    std::fs::rename(
+        op.directory.path().join("latchkey.db"),
+        op.directory.path().join("away"),
+    )
+    .unwrap();
+    let answer = post()
+        .basic_auth("rp", Some(SECRET))
+        .form(&[("grant_type", "x")])
+        .send()
+        .unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), errors("temporarily_unavailable")),
+        (503, 2.0)
+    );
 }
 
 #[test]

@@ -189,6 +189,8 @@ pub(super) fn private_json(status: StatusCode, body: &impl Serialize) -> HttpRes
 pub(super) fn json_with(status: StatusCode, error: &OAuthError) -> HttpResponse {
     let body = json!({ "error": error.code.as_str(), "error_description": error.description() });
     let mut response = private_json(status, &body);
+    // For whoever counts them: every refusal for programs is made here.
+    response.extensions_mut().insert(error.code);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response
             .headers_mut()

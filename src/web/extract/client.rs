@@ -83,7 +83,6 @@ pub(in crate::web) async fn serve(
                 reason = refusal.description(),
                 "request of a client refused"
             );
-            request.extensions_mut().insert(refusal.code);
             error::oauth_json(&refusal, used_basic)
         }
         Err(fault) => error::fault_json(&fault),

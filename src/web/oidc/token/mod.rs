@@ -10,7 +10,7 @@ pub(super) use self::refresh_token::live_family;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
 use crate::protocol::client::Client;
@@ -37,7 +37,7 @@ pub(in crate::web) async fn post(
         }))
     })
     .await;
-    if let Some(code) = request.extensions().get::<ErrorCode>() {
+    if let Some(code) = response.extensions().get::<ErrorCode>() {
         state.metrics.token_error(code.as_str());
     }
     response
