@@ -37,6 +37,13 @@ pub enum KeyError {
     Garbled(String),
 }
 
+impl KeyError {
+    /// Whether waiting may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_unavailable())
+    }
+}
+
 /// The keys as a running server sees them; every clone sees the same.
 #[derive(Clone)]
 pub struct KeyRing(Arc<ArcSwap<Keys>>);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use actix_web::http::Method;
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::store::WriteCounters;
@@ -45,6 +45,7 @@ pub enum Bucket {
 /// The counters of one process.
 pub struct Metrics {
     registry: Registry,
+    ready: IntGauge,
     requests: HistogramVec,
     logins: IntCounterVec,
     tokens_issued: IntCounterVec,
@@ -61,6 +62,10 @@ impl Metrics {
             IntCounterVec::new(Opts::new(name, help), label)
         };
         let metrics = Self {
+            ready: IntGauge::new(
+                "latchkey_ready",
+                "Whether the database takes reads and writes, as this page was asked for.",
+            )?,
             requests: HistogramVec::new(
                 HistogramOpts::new(
                     "http_server_request_duration_seconds",
@@ -109,6 +114,7 @@ impl Metrics {
 
     fn register(&self, writes: &WriteCounters) -> Result<(), prometheus::Error> {
         let registry = &self.registry;
+        registry.register(Box::new(self.ready.clone()))?;
         registry.register(Box::new(self.requests.clone()))?;
         registry.register(Box::new(self.logins.clone()))?;
         registry.register(Box::new(self.tokens_issued.clone()))?;
@@ -126,6 +132,7 @@ impl Metrics {
 
     /// A counter that is not there yet looks like a server that is away: rates and alerts need the zero.
     fn begin_at_zero(&self) {
+        self.ready.set(1);
         for result in ["succeeded", "failed", "throttled", "busy"] {
             self.logins.with_label_values(&["password", result]);
         }
@@ -167,6 +174,11 @@ impl Metrics {
         self.requests
             .with_label_values(&[method, route.unwrap_or("_unmatched"), &status])
             .observe(took.as_secs_f64());
+    }
+
+    /// Whether the database takes reads and writes.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
     }
 
     /// Somebody tried to sign in with a password.

@@ -38,6 +38,7 @@ use crate::telemetry::{Telemetry, TelemetryError};
 use crate::waiting;
 use crate::web::address_limit::{self, AddressLimit};
 use crate::web::connection::{self, ConnectionLimit};
+use crate::web::health::Readiness;
 use crate::web::state::{AppState, Epoch};
 use crate::web::{request_log, routes};
 
@@ -285,6 +286,7 @@ async fn prepare(config: Config, clock: Clock) -> Result<Prepared, StartError> {
         guessing: Default::default(),
         address_limit: AddressLimit::new(&config),
         metrics: Metrics::new(store.write_counters())?,
+        readiness: Readiness::new(),
         telemetry: Telemetry::from_environment(&config.egress)?.map(Arc::new),
         clock,
         root,

@@ -7,9 +7,11 @@ use std::time::Duration;
 use actix_web::web;
 use tokio::time::Instant;
 
+use crate::causes::with_causes;
 use crate::jobs::{prune_expired, rotate_keys, seal_audit};
 use crate::protocol::time::Timestamp;
 use crate::store::signing_keys;
+use crate::web::health;
 use crate::web::state::AppState;
 
 /// Another node's rotation is seen within a second, even when a look takes its time.
@@ -18,6 +20,8 @@ const KEY_REFRESH: Duration = Duration::from_millis(400);
 const CHANGE_REFRESH: Duration = Duration::from_millis(250);
 const ROTATION_CHECK: Duration = Duration::from_secs(60);
 const PRUNING_CHECK: Duration = Duration::from_secs(60);
+/// Also without anybody's probes an outage stands in the log from when it began.
+const DATABASE_CHECK: Duration = Duration::from_secs(1);
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 /// A clock that is set right by less than this hurts nothing.
 const SMALL_STEP_SECONDS: u64 = 30;
@@ -28,6 +32,7 @@ pub(crate) fn begin(state: &web::Data<AppState>) {
     keep_going(state, "looking after what commands change", watch_changes);
     keep_going(state, "deleting what is over", clear_away);
     keep_going(state, "watching the clock", watch_clock);
+    keep_going(state, "watching the database", watch_database);
 }
 
 fn keep_going<J: Future<Output = ()> + 'static>(
@@ -47,8 +52,9 @@ async fn again_after_a_panic<J: Future<Output = ()> + 'static>(
     job: impl Fn() -> J,
 ) {
     while !stopping.load(Ordering::SeqCst) {
-        if let Err(error) = actix_web::rt::spawn(job()).await {
-            tracing::error!(%error, "{what} failed; it begins again");
+        // The panic itself is in the log already; its message may hold what must not be there.
+        if let Err(_panic) = actix_web::rt::spawn(job()).await {
+            tracing::error!("{what} failed; it begins again");
         }
         tokio::time::sleep(KEY_REFRESH).await;
     }
@@ -64,7 +70,8 @@ async fn watch_changes(state: web::Data<AppState>) {
         let guessing = state.guessing.look(&state.store, &limits, now).await;
         let epoch = state.epoch.look(&state.store).await;
         if let Err(error) = looked.and(guessing).and(epoch) {
-            tracing::debug!(%error, "whether clients or the epoch changed could not be looked up");
+            let error = with_causes(&error);
+            tracing::debug!(error, "whether clients or the epoch changed could not be looked up");
         }
     }
 }
@@ -78,7 +85,11 @@ async fn clear_away(state: web::Data<AppState>) {
         ticks.tick().await;
         state.address_limit.forget_quiet();
         if let Err(error) = seal_audit::run(&state.store, &state.root).await {
-            tracing::warn!(%error, "audit events could not be sealed; the next try is in a minute");
+            let error = with_causes(&error);
+            tracing::warn!(
+                error,
+                "audit events could not be sealed; the next try is in a minute"
+            );
         }
         let now = state.clock.now();
         match prune_expired::run_if_due(&state.store, &state.config, now).await {
@@ -87,7 +98,11 @@ async fn clear_away(state: web::Data<AppState>) {
             }
             Ok(_nothing_was_due) => {}
             Err(error) => {
-                tracing::warn!(%error, "what is over could not be deleted; the next try is in some minutes")
+                let error = with_causes(&error);
+                tracing::warn!(
+                    error,
+                    "what is over could not be deleted; the next try is in some minutes"
+                )
             }
         }
     }
@@ -109,10 +124,13 @@ async fn keep_keys_fresh(state: web::Data<AppState>) {
             Ok(stored) => {
                 let algorithms = &state.config.keys.algorithms;
                 let refreshed = state.keys.refresh(stored, &state.root, algorithms);
-                let found = refreshed.err().map(|error| error.to_string());
+                let found = refreshed.err().map(|error| with_causes(&error));
                 report_change(&mut problem, found);
             }
-            Err(error) => tracing::debug!(%error, "signing keys could not be looked up"),
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::debug!(error, "signing keys could not be looked up");
+            }
         }
     }
 }
@@ -145,8 +163,27 @@ async fn rotate(state: &AppState) {
             tracing::info!(?outcome, "signing keys rotated")
         }
         Ok(Ok(_nothing_was_due)) => {}
-        Ok(Err(error)) => tracing::error!(%error, "signing keys could not be rotated"),
+        Ok(Err(error)) => {
+            let (passing, error) = (error.is_passing(), with_causes(&error));
+            if passing {
+                tracing::warn!(
+                    error,
+                    "signing keys could not be rotated; the next try is in a minute"
+                );
+            } else {
+                tracing::error!(error, "signing keys could not be rotated");
+            }
+        }
         Err(error) => tracing::error!(%error, "the rotation of signing keys was broken off"),
+    }
+}
+
+/// Says in the log when the database is lost, why, and when it is back.
+async fn watch_database(state: web::Data<AppState>) {
+    let mut ticks = tokio::time::interval(DATABASE_CHECK);
+    while !state.stopping.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        health::look(&state).await;
     }
 }
 

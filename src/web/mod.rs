@@ -6,7 +6,7 @@ pub(crate) mod connection;
 mod dev;
 mod error;
 mod extract;
-mod health;
+pub(crate) mod health;
 mod home;
 mod login;
 pub(crate) mod oidc;

@@ -22,6 +22,7 @@ use crate::store::{Store, StoreError, backup};
 use crate::telemetry::Telemetry;
 use crate::web::address_limit::AddressLimit;
 use crate::web::extract::guessing::Guessing;
+use crate::web::health::Readiness;
 use crate::web::oidc::discovery::Discovery;
 
 /// Everything a handler may need, made once at startup.
@@ -32,6 +33,7 @@ pub(crate) struct AppState {
     pub(crate) guessing: Guessing,
     pub(crate) address_limit: AddressLimit,
     pub(crate) metrics: Metrics,
+    pub(crate) readiness: Readiness,
     /// Where traces go, if anywhere.
     pub(crate) telemetry: Option<Arc<Telemetry>>,
     pub(crate) clock: Clock,
