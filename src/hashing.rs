@@ -92,11 +92,12 @@ impl Place {
     {
         let Self { jobs, place } = self;
         let (sender, answer) = oneshot::channel();
+        let span = tracing::Span::current();
         let job = Box::new(move || {
             drop(place);
             // Whoever closed the page in the meantime no longer needs the work.
             if !sender.is_closed() {
-                let _gone = sender.send(job());
+                let _gone = sender.send(span.in_scope(job));
             }
         });
         // Without threads the job is dropped, and its answer says so.

@@ -400,6 +400,7 @@ fn serve_management(
     let application = move || {
         App::new()
             .app_data(state.clone())
+            .wrap(from_fn(request_log::around_operator))
             .configure(routes::configure_management)
     };
     run(listener, builder, served, application).map(|(server, _)| server)

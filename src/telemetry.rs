@@ -40,6 +40,9 @@ pub enum TelemetryError {
     Http(#[from] reqwest::Error),
 }
 
+/// What OpenTelemetry calls every method that is not registered.
+pub const OTHER_METHOD: &str = "_OTHER";
+
 /// Where spans go.
 pub struct Telemetry {
     provider: SdkTracerProvider,
@@ -49,7 +52,8 @@ pub struct Telemetry {
 /// One request, as its span tells it.
 #[derive(Debug)]
 pub struct Answered<'a> {
-    pub method: &'a str,
+    /// A registered one, or [`OTHER_METHOD`].
+    pub method: &'static str,
     /// The route's pattern; nothing for a path that is none of ours.
     pub route: Option<&'a str>,
     pub status: u16,
@@ -107,9 +111,14 @@ impl Telemetry {
             status,
             ..
         } = *answered;
-        let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
+        let verb = if method == OTHER_METHOD {
+            "HTTP"
+        } else {
+            method
+        };
+        let name = route.map_or_else(|| verb.to_owned(), |route| format!("{verb} {route}"));
         let mut attributes = vec![
-            KeyValue::new("http.request.method", method.to_owned()),
+            KeyValue::new("http.request.method", method),
             KeyValue::new("http.response.status_code", i64::from(status)),
             KeyValue::new("latchkey.request_id", answered.request_id.to_owned()),
         ];

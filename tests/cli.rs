@@ -1371,6 +1371,7 @@ fn log_lines_of_a_server_are_one_json_object_each() {
             .get("/readyz")
             .is_some_and(|(status, _)| status == 200)
     });
+    server.get("/jwks").unwrap();
     server.signal("-TERM");
     wait(&mut server.child);
     let text = fs::read_to_string(place.path("log")).unwrap();

@@ -523,9 +523,9 @@ fn k10_whoever_speaks_no_http_writes_no_errors_into_our_log() {
         assert!(rest(&stream).starts_with("HTTP/1.1 400 "), "{request:?}");
     }
     // The log is in the order of the requests, so what came before is in it when this is.
-    let probe = reqwest::blocking::get(format!("{}/livez", server.url)).unwrap();
-    let id = probe.headers()["x-request-id"].to_str().unwrap();
-    let log = eventually("the probe is logged", || {
+    let last = reqwest::blocking::get(format!("{}/jwks", installation.issuer)).unwrap();
+    let id = last.headers()["x-request-id"].to_str().unwrap();
+    let log = eventually("the last request is logged", || {
         Some(server.log()).filter(|log| log.contains(id))
     });
     let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();

@@ -48,6 +48,7 @@ mod init;
 mod introspection;
 mod keys;
 mod listening;
+mod logs;
 mod lost_answer;
 mod malformed;
 mod metrics;

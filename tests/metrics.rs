@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use latchkey::config::Listen;
+use latchkey::web::routes::TABLE;
 use serde_json::{Value, json};
 
 use crate::refresh_token::{OFFLINE, connect, notes, refreshed};
@@ -177,6 +178,29 @@ fn every_refusal_of_a_token_request_is_counted_by_its_error() {
 }
 
 #[test]
+fn routes_are_told_without_the_path_of_the_issuer() {
+    let settings = [("issuer", "http://localhost:{port}/auth")];
+    let op = Op::start(Database::Sqlite, &settings);
+    let root = op.issuer.trim_end_matches("/auth");
+    for path in [
+        "/auth/token",
+        "/auth",
+        "/auth/jwks",
+        "/.well-known/openid-configuration/auth",
+    ] {
+        reqwest::blocking::get(format!("{root}{path}")).unwrap();
+    }
+    let page = scrape(&op);
+    for route in ["/token", "/", "/jwks", "/.well-known/openid-configuration"] {
+        assert!(
+            page.contains(&format!("route=\"{route}\"")),
+            "{route}: {page}"
+        );
+    }
+    assert!(!page.contains("/auth"), "{page}");
+}
+
+#[test]
 fn the_listener_for_people_has_no_metrics() {
     let op = Op::start(Database::Sqlite, &[]);
     let answer = reqwest::blocking::get(op.url("/metrics")).unwrap();
@@ -201,10 +225,7 @@ fn the_dashboard_and_the_alerts_name_only_what_exists() {
         .iter()
         .flat_map(|file| file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
     {
-        if ["latchkey_", "http_server_", "process_"]
-            .iter()
-            .any(|prefix| word.starts_with(prefix))
-        {
+        if is_metric(word) {
             let name = ["_bucket", "_sum", "_count"]
                 .iter()
                 .find_map(|end| word.strip_suffix(end));
@@ -219,6 +240,9 @@ fn the_dashboard_and_the_alerts_name_only_what_exists() {
         .filter(|name| !named.contains(**name))
         .collect();
     assert!(unused.is_empty(), "{unused:?} are on no panel");
+    for file in files {
+        check_labels(&file.replace("\\\"", "\""), &page);
+    }
     let dashboard: Value = serde_json::from_str(files[0]).unwrap();
     assert!(
         dashboard["panels"]
@@ -226,5 +250,74 @@ fn the_dashboard_and_the_alerts_name_only_what_exists() {
             .unwrap()
             .iter()
             .all(|panel| panel["targets"][0]["expr"].is_string())
+    );
+}
+
+/// Every label that stands behind a metric is one of its labels, and every value that it is compared with can be there.
+fn check_labels(file: &str, page: &str) {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut selectors = 0;
+    for (at, _) in file.match_indices('{') {
+        let (before, rest) = file.split_at(at);
+        let start = before.rfind(|c| !is_of_name(c)).map_or(0, |end| end + 1);
+        let name = &before[start..];
+        let Some(matchers) = rest[1..].split('}').next().filter(|_| is_metric(name)) else {
+            continue;
+        };
+        selectors += 1;
+        let series: Vec<_> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|line| line.starts_with(['{', ' ']))
+            .collect();
+        assert!(!series.is_empty(), "{name} has no series");
+        for matcher in matchers.split(',') {
+            let (label, value) = matcher.trim().split_once('=').unwrap();
+            let label = label.trim_end_matches('!');
+            // Prometheus itself adds these.
+            if ["job", "instance"].contains(&label) {
+                continue;
+            }
+            let named = format!("{label}=\"");
+            assert!(series[0].contains(&named), "{name} has no {label}");
+            for value in value.trim_matches(['=', '~', '"']).split('|') {
+                let exists = series
+                    .iter()
+                    .any(|line| line.contains(&format!("{named}{value}\"")))
+                    || label == "route" && TABLE.iter().any(|route| route.path == value)
+                    || label == "status" && value == "5..";
+                assert!(exists, "{name} has no {label} {value}");
+            }
+        }
+    }
+    assert!(selectors > 5, "{file}");
+    for rest in file.split("by (").skip(1) {
+        for label in rest.split(')').next().unwrap().split(',').map(str::trim) {
+            let exists = label == "instance" || page.contains(&format!("{label}=\""));
+            assert!(exists, "nothing has the label {label}");
+        }
+    }
+}
+
+fn is_metric(name: &str) -> bool {
+    ["latchkey_", "http_server_", "process_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn promtool_takes_the_alerts_where_it_is_installed() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/alerts.yaml");
+    let checked = std::process::Command::new("promtool")
+        .args(["check", "rules", rules])
+        .output();
+    let Ok(checked) = checked else {
+        eprintln!("promtool is not installed: the alerts' expressions are not parsed");
+        return;
+    };
+    assert!(
+        checked.status.success(),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
     );
 }

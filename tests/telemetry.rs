@@ -164,6 +164,21 @@ fn o3_a_span_holds_no_secret_and_the_last_one_is_sent_before_the_process_ends() 
 }
 
 #[test]
+fn a_method_that_somebody_made_up_names_no_span() {
+    let collector = Collector::start();
+    let (installation, rp) = installation();
+    let _server = installation.start_with(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+    ]);
+    let method = reqwest::Method::from_bytes(b"STRANGER").unwrap();
+    let url = format!("{}/jwks", installation.issuer);
+    rp.answer(rp.http().request(method, url));
+    let spans = collector.until(b"HTTP /jwks");
+    assert!(holds(&spans, b"_OTHER") && !holds(&spans, b"STRANGER"));
+}
+
+#[test]
 fn the_log_says_once_that_traces_cannot_be_sent_and_once_that_they_can_again() {
     let (installation, rp) = installation();
     let port = free_port();

@@ -9,6 +9,8 @@ use crate::causes::with_causes;
 pub(super) enum Failure {
     /// The text for standard error.
     Text(String),
+    /// The log has said why.
+    Told,
     /// Nobody reads the output any more, as after `| head`.
     ReaderGone,
 }

@@ -1,14 +1,21 @@
-//! Log lines on standard error: one an event.
+//! Log lines on standard error: one an event, each with the ids of the request that it belongs to.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _};
+use std::panic;
 
-use tracing::{Level, Metadata};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::fmt::format::{Format, Json, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::failure::Failure;
 use crate::config::{Config, LogFormat, LogLevel};
+use crate::web::request_log;
 
 /// Libraries that log the cookies and tokens that we send, and those that come back, below this level.
 const SENDERS: &[&str] = &[
@@ -24,6 +31,25 @@ const SENDERS: &[&str] = &[
 /// For a server: what its configuration says.
 pub(super) fn for_server(config: &Config) {
     start(config.log.level, config.log.format);
+    panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        // What stands in the source is no secret; a text that was put together may hold what somebody typed.
+        let reason = panic.payload().downcast_ref::<&'static str>().copied();
+        tracing::error!(location, reason, "something panicked");
+    }));
+}
+
+/// A server that does not start says so as its log would: whoever reads that as JSON can read this too.
+pub(super) fn start_failed(config: &Config, failure: Failure) -> Failure {
+    match failure {
+        Failure::Text(error)
+            if is_json(config.log.format) && tracing::enabled!(tracing::Level::ERROR) =>
+        {
+            tracing::error!(error, "the server could not start");
+            Failure::Told
+        }
+        other => other,
+    }
 }
 
 /// For a command: nothing but warnings, since its answer is what counts.
@@ -32,22 +58,17 @@ pub(super) fn for_command() {
 }
 
 fn start(level: LogLevel, format: LogFormat) {
-    let terminal = io::stderr().is_terminal();
-    let json = match format {
-        LogFormat::Auto => !terminal,
-        LogFormat::Pretty => false,
-        LogFormat::Json => true,
-    };
     let (filter, problem) = filter(level);
     let lines = tracing_subscriber::fmt::layer()
         // A line that can't be written would be reported on standard error, which panics where that is what is full.
         .log_internal_errors(false)
         .with_writer(io::stderr);
-    let lines = if json {
+    let lines = if is_json(format) {
         let lines = lines.json().flatten_event(true);
-        lines.with_current_span(false).with_span_list(false).boxed()
+        let lines = lines.with_current_span(false).with_span_list(false);
+        lines.map_event_format(WithRequest).boxed()
     } else {
-        let colours = terminal && std::env::var_os("NO_COLOR").is_none();
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         lines.with_ansi(colours).boxed()
     };
     let registry = tracing_subscriber::registry().with(filter);
@@ -55,6 +76,70 @@ fn start(level: LogLevel, format: LogFormat) {
     let _started_before = registry.with(FilterFn::new(is_fit)).with(lines).try_init();
     if let Some(problem) = problem {
         tracing::error!("RUST_LOG is not followed: {problem}");
+    }
+}
+
+fn is_json(format: LogFormat) -> bool {
+    match format {
+        LogFormat::Auto => !io::stderr().is_terminal(),
+        LogFormat::Pretty => false,
+        LogFormat::Json => true,
+    }
+}
+
+/// A line as JSON. The library would put what a request's span holds one level below; here it stands among the fields of the
+/// line itself, where people look for it.
+struct WithRequest(Format<Json>);
+
+impl<S, N> FormatEvent<S, N> for WithRequest
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let is_request =
+            |span: &tracing_subscriber::registry::SpanRef<'_, S>| span.name() == request_log::SPAN;
+        let request = context
+            .event_scope()
+            .and_then(|mut scope| scope.find(is_request));
+        let Some(request) = request else {
+            return self.0.format_event(context, writer, event);
+        };
+        let extensions = request.extensions();
+        let ids = extensions.get::<FormattedFields<N>>();
+        // An object of its own, which goes on with the line's.
+        let Some(ids) = ids.and_then(|ids| ids.strip_suffix('}')) else {
+            return self.0.format_event(context, writer, event);
+        };
+        writer.write_str(ids)?;
+        writer.write_char(',')?;
+        let mut rest = WithoutBrace {
+            writer,
+            is_begun: false,
+        };
+        self.0.format_event(context, Writer::new(&mut rest), event)
+    }
+}
+
+/// Leaves the first character out.
+struct WithoutBrace<'a> {
+    writer: Writer<'a>,
+    is_begun: bool,
+}
+
+impl fmt::Write for WithoutBrace<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.is_begun {
+            return self.writer.write_str(text);
+        }
+        self.is_begun = !text.is_empty();
+        self.writer
+            .write_str(text.strip_prefix('{').unwrap_or(text))
     }
 }
 

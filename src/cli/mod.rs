@@ -142,6 +142,7 @@ pub fn run() -> ExitCode {
     match dispatch(line, began, &mut io::stdout()) {
         Ok(code) => code,
         Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::FAILURE,
         Err(Failure::Text(text)) => {
             // Nobody is left to tell when standard error is closed too.
             let _unheard = writeln!(io::stderr(), "latchkey: {text}");

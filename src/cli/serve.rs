@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::output::Format;
 use super::{banner, logging};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, DatabaseUrl};
 use crate::listening::{self, Listener};
 use crate::startup::{self, StartError, Stopper};
 
@@ -24,7 +24,9 @@ pub(super) fn run(config: Config, format: Format, began: Instant) -> Result<Exit
     allow_connections();
     // Before there are threads.
     let inherited = listening::inherited()?;
-    until_stopped(config, inherited, format, began)??;
+    let served = until_stopped(config.clone(), inherited, format, began);
+    let ended = served.map_err(Failure::from).and_then(|ended| Ok(ended?));
+    ended.map_err(|failure| logging::start_failed(&config, failure))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,6 +79,7 @@ pub(super) fn until_stopped(
         if let Err(error) = printed {
             tracing::warn!(%error, "standard output could not be written");
         }
+        tell_ready(&config);
         actix_web::rt::spawn(stop_on_signal(signals, running.stopper()));
         running.run().await?;
         tracing::info!("stopped");
@@ -89,6 +92,21 @@ pub(super) fn until_stopped(
 fn stop_before_the_start() -> ! {
     tracing::info!("stopped before it was ready");
     std::process::exit(0);
+}
+
+/// The log's own first line, since the banner on standard output is for people and often goes nowhere.
+fn tell_ready(config: &Config) {
+    let database = match config.database.url {
+        DatabaseUrl::Sqlite(_) => "sqlite",
+        DatabaseUrl::Postgres(_) => "postgres",
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        issuer = config.issuer.as_str(),
+        listen = %config.listen,
+        database,
+        "ready"
+    );
 }
 
 /// The first signal drains, the second one ends the process at once.

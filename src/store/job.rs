@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::{AnyConnection, StoreError};
 
@@ -28,6 +29,8 @@ pub(super) enum Ran {
 
 pub(super) struct Task<T, F> {
     work: F,
+    /// The request on whose behalf it runs, for the log.
+    span: Span,
     value: Option<T>,
     reply: Reply<T>,
 }
@@ -42,6 +45,7 @@ impl<T, F> Task<T, F> {
     pub(super) fn new(work: F, reply: Reply<T>) -> Task<T, F> {
         Task {
             work,
+            span: Span::current(),
             value: None,
             reply,
         }
@@ -64,7 +68,7 @@ where
         self.value = None;
         let work = &mut self.work;
         // What a panic leaves half done is rolled back, and the closure is not asked again.
-        match catch_unwind(AssertUnwindSafe(|| work(connection))) {
+        match catch_unwind(AssertUnwindSafe(|| self.span.in_scope(|| work(connection)))) {
             Ok(Ok(value)) => {
                 self.value = Some(value);
                 Ran::Done
@@ -94,9 +98,8 @@ where
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     if let Some(text) = panic.downcast_ref::<&str>() {
         text
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text
     } else {
-        "no message"
+        // One that was put together may hold what somebody typed, and this ends in the log.
+        "no fixed message"
     }
 }

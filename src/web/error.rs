@@ -15,6 +15,7 @@ use super::security_headers::PageKind;
 use super::state::AppState;
 use super::texts::{Language, Texts};
 use super::visit::{Visit, html};
+use crate::causes::with_causes;
 use crate::config::Config;
 use crate::keys::KeyError;
 use crate::protocol::error::{ErrorCode, OAuthError};
@@ -40,15 +41,22 @@ pub(super) enum Fault {
 
 impl Fault {
     fn is_passing(&self) -> bool {
-        matches!(self, Self::Store(error) | Self::Keys(KeyError::Store(error)) if error.is_unavailable())
+        match self {
+            Self::Store(error) => error.is_unavailable(),
+            Self::Keys(error) => error.is_passing(),
+            Self::Jose(_) | Self::Other(_) => false,
+        }
     }
 
     fn log(&self) {
-        let cause = std::error::Error::source(self).map(ToString::to_string);
+        let error = with_causes(self);
         if self.is_passing() {
-            tracing::warn!(error = %self, cause, "the database is not available");
+            tracing::warn!(
+                error,
+                "a request was refused, since the database is not available"
+            );
         } else {
-            tracing::error!(error = %self, cause, "a request failed");
+            tracing::error!(error, "a request failed");
         }
     }
 }

@@ -204,14 +204,19 @@ pub(crate) fn configure_management(app: &mut web::ServiceConfig) {
         .default_service(web::to(error::not_found));
 }
 
-/// The methods that a path takes, for `Allow`.
-pub(super) fn methods(pattern: &str, base: &str) -> Vec<Method> {
+/// A route without the issuer's own path, as the table has it.
+pub(super) fn own<'a>(pattern: &'a str, base: &str) -> &'a str {
     // Two well-known paths have the issuer's own path behind them.
     let own = pattern
         .strip_prefix(base)
         .or_else(|| pattern.strip_suffix(base))
         .unwrap_or(pattern);
-    let own = if own.is_empty() { "/" } else { own };
+    if own.is_empty() { "/" } else { own }
+}
+
+/// The methods that a path takes, for `Allow`.
+pub(super) fn methods(pattern: &str, base: &str) -> Vec<Method> {
+    let own = own(pattern, base);
     TABLE
         .iter()
         .find(|route| route.path == own)
@@ -233,11 +238,23 @@ pub(super) fn knows_who_asks(method: &Method, path: &str, base: &str) -> bool {
         && TABLE.iter().any(is_taken)
 }
 
+/// The route behind a path, where it is no pattern.
+pub(super) fn of_path(path: &str, base: &str) -> Option<&'static str> {
+    let own = own(path, base);
+    let found = TABLE.iter().find(|route| route.path == own);
+    found.map(|route| route.path)
+}
+
+/// What monitoring asks by itself.
+pub(super) fn is_probe(route: &str) -> bool {
+    matches!(route, "/livez" | "/readyz")
+}
+
 /// How requests to this path are counted. Probes and what pages are made of are not: they cost next to nothing.
 pub(super) fn class_of(path: &str, base: &str) -> Option<RouteClass> {
     let own = path.strip_prefix(base).unwrap_or(path);
     match own {
-        "/livez" | "/readyz" => None,
+        own if is_probe(own) => None,
         TOKEN | USERINFO | INTROSPECT | REVOKE => Some(RouteClass::Clients),
         JWKS => Some(RouteClass::Documents),
         _ if own.starts_with("/static/") => None,

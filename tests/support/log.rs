@@ -6,8 +6,10 @@ use std::sync::{LazyLock, Mutex};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::fmt::format::DefaultFields;
+use tracing_subscriber::fmt::{self, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -60,13 +62,23 @@ impl MakeWriter<'_> for LogWriter {
 /// Comes after what writes the line, so that nothing of it is left half done.
 struct Panicking;
 
-impl<S: Subscriber> Layer<S> for Panicking {
-    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Panicking {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         // The server's own words, not those of the framework about the request that it came with, nor the line at its end.
         let target = event.metadata().target();
         let is_at_work = target.starts_with("latchkey") && target != "latchkey::web::request_log";
         if is_at_work && !std::thread::panicking() {
             event.record(&mut Self);
+            // In the middle of a write it is the request that names the app, not the line.
+            let thread = std::thread::current();
+            let is_in_store = thread.name().is_some_and(|name| name.starts_with("store-"));
+            let mut spans = context.event_scope(event).into_iter().flatten();
+            let names_it = |span: SpanRef<'_, S>| {
+                let extensions = span.extensions();
+                let fields = extensions.get::<FormattedFields<DefaultFields>>();
+                fields.is_some_and(|fields| fields.contains(PANICS))
+            };
+            assert!(!(is_in_store && spans.any(names_it)), "as a test wants it");
         }
     }
 }

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use actix_web::http::header;
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
+use tracing::Instrument as _;
 
 use super::client_ip::client_ip;
 use super::form;
 use super::trail::trail;
 use crate::audit::{Event, Kind, Trail};
+use crate::causes::with_causes;
 use crate::identity::throttle::{self, Bucket, Limit};
 use crate::metrics;
 use crate::protocol::client::{Client, ClientId};
@@ -22,7 +24,7 @@ use crate::store::{audit_events, client_assertions, client_secrets, throttles};
 use crate::web::address_limit;
 use crate::web::error::{self, Fault};
 use crate::web::oidc::cors;
-use crate::web::request_log::LoggedClient;
+use crate::web::request_log::about_client;
 use crate::web::routes;
 use crate::web::state::AppState;
 
@@ -52,7 +54,10 @@ pub(in crate::web) async fn serve(
     let used_basic = request.headers().contains_key(header::AUTHORIZATION);
     let authenticated = match check_shape(request, &parameters) {
         Ok(()) => authenticate(request, state, &parameters).await,
-        Err(refusal) => Ok(Err((named(state, &parameters).await, refusal.into()))),
+        Err(refusal) => {
+            let named = named(request, state, &parameters).await;
+            Ok(Err((named, refusal.into())))
+        }
     };
     let (client, result) = match authenticated {
         Ok(outcome) if address_limit::is_exceeded(request) && !is_proved(&outcome) => {
@@ -60,15 +65,12 @@ pub(in crate::web) async fn serve(
             (client, Ok(Ok(address_limit::refusal_json(request))))
         }
         Ok(Ok(client)) => {
-            request
-                .extensions_mut()
-                .insert(LoggedClient(client.client_id.as_str().to_owned()));
             let result = handle(&parameters, &client).await;
             (Some(client), result)
         }
         Ok(Err((named, Refused::Refusal(refusal)))) => (named, Ok(Err(refusal))),
         Ok(Err((named, Refused::Slowed { until }))) => {
-            tracing::warn!("authentication of a client slowed after too many failures");
+            tracing::info!("authentication of a client slowed after too many failures");
             state.metrics.throttled(metrics::Bucket::Client);
             let wait = until.since(state.clock.now());
             (named, Ok(Ok(error::slowed_json(wait))))
@@ -112,10 +114,15 @@ fn check_shape(request: &HttpRequest, parameters: &Parameters) -> Result<(), OAu
 }
 
 /// The client that a refused request names: its pages may read why. Only that depends on it, so a fault is no matter.
-async fn named(state: &AppState, parameters: &Parameters) -> Option<Arc<Client>> {
+async fn named(
+    request: &HttpRequest,
+    state: &AppState,
+    parameters: &Parameters,
+) -> Option<Arc<Client>> {
     let id = ClientId::from_request(parameters.get("client_id")?);
-    let found = state.clients.find(&id).await.ok().flatten();
-    found.map(|known| known.client.clone())
+    let known = state.clients.find(&id).await.ok().flatten()?;
+    about_client(request, &id);
+    Some(known.client.clone())
 }
 
 /// The client, or why not; a client that was only named is told too, for the sake of its pages' CORS.
@@ -152,7 +159,10 @@ async fn authenticate(
     }
     let credentials = match Credentials::parse(header, parameters) {
         Ok(credentials) => credentials,
-        Err(refusal) => return Ok(Err((named(state, parameters).await, refusal.into()))),
+        Err(refusal) => {
+            let named = named(request, state, parameters).await;
+            return Ok(Err((named, refusal.into())));
+        }
     };
     let now = state.clock.now();
     // Only who sends a secret can guess one, and only where an address is known can guessers be told from the client.
@@ -164,7 +174,10 @@ async fn authenticate(
         });
     let known = state.clients.find(&credentials.client_id).await?;
     let (client, secrets) = match known.as_deref() {
-        Some(known) => (Some(known.client.clone()), known.secrets.as_slice()),
+        Some(known) => {
+            about_client(request, &credentials.client_id);
+            (Some(known.client.clone()), known.secrets.as_slice())
+        }
         None => (None, &[][..]),
     };
     if state.guessing.is_seen()
@@ -271,10 +284,12 @@ fn note_use(state: &AppState, client: &ClientId, secret_id: &str, now: Timestamp
     let noted = state
         .store
         .write(move |tx| client_secrets::note_use(tx, &id, now));
-    actix_web::rt::spawn(async move {
+    let noting = async move {
         if let Err(error) = noted.await {
-            tracing::warn!(%error, "the use of a client's secret was not noted");
+            let error = with_causes(&error);
+            tracing::warn!(error, "the use of a client's secret was not noted");
         }
         clients.forget(&client);
-    });
+    };
+    actix_web::rt::spawn(noting.in_current_span());
 }

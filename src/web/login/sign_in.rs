@@ -25,6 +25,7 @@ use crate::web::extract::browser::{self, SignedIn};
 use crate::web::extract::client_ip::client_ip;
 use crate::web::extract::form;
 use crate::web::pages::{AccountFace, SignIn, SignInProblem};
+use crate::web::request_log::about_user;
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
 use crate::web::visit::{self, Visit, see_other};
@@ -250,6 +251,9 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
             .read(move |conn| users::find_by_email(conn, &key))
             .await?
     };
+    if let Some(user) = &user {
+        about_user(&visit.request, &user.id);
+    }
     let known_browser = user
         .as_ref()
         .and_then(|user| visit.browser.known_for(&user.id))
@@ -295,7 +299,7 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
             (None, true) => metrics::Bucket::Account,
             (None, false) => metrics::Bucket::Address,
         };
-        tracing::warn!(
+        tracing::info!(
             known_browser = known_browser.is_some(),
             "sign-in slowed after too many failures"
         );
@@ -311,7 +315,7 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
     };
     let failed = told(Kind::LoginFailed).noting("reason", reason);
     let Some((user, verified)) = user.zip(verified).filter(|(user, _)| !user.disabled) else {
-        tracing::info!("sign-in failed");
+        tracing::info!(reason, "sign-in failed");
         state.metrics.login(LoginResult::Failed);
         state
             .store
@@ -448,7 +452,7 @@ async fn open_session(
         &user.id,
     );
     visit.state.metrics.login(LoginResult::Succeeded);
-    tracing::info!(user.id = %user.id, session.id = %session.id, "signed in");
+    tracing::info!(session_id = %session.id, "signed in");
     Ok(Some(SignedIn {
         token,
         session,

@@ -14,6 +14,7 @@ use crate::web::extract::{browser, form};
 use crate::web::login::account_chooser::choosable;
 use crate::web::oidc::end_session::{Departure, Ticket};
 use crate::web::pages::{AppFace, Link, SignOut, SignedOut};
+use crate::web::request_log::about_user;
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
 use crate::web::visit::{self, Visit, html, see_other};
@@ -38,6 +39,9 @@ pub(in crate::web) async fn end(
     let (ended, kept): (Vec<_>, Vec<_>) = live.into_iter().partition(is_meant);
     let sessions: Vec<_> = ended.iter().map(|other| other.session.clone()).collect();
     let (now, trail) = (visit.now, visit.trail());
+    if let Some(first) = ended.first() {
+        about_user(&visit.request, &first.user.id);
+    }
     if !sessions.is_empty() {
         visit
             .state
@@ -56,7 +60,8 @@ pub(in crate::web) async fn end(
             .await?;
     }
     for other in &ended {
-        tracing::info!(user.id = %other.user.id, session.id = %other.session.id, "signed out");
+        about_user(&visit.request, &other.user.id);
+        tracing::info!(session_id = %other.session.id, "signed out");
         visit.browser.signed_out(&other.token);
     }
     Ok(kept.iter().any(|other| other.session.remembered))

@@ -5,8 +5,8 @@
 //! elsewhere it merely begins the same request again, as the app's own link would. What the person has proved is in the
 //! session, never in here.
 
+use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::{HttpMessage as _, HttpResponse};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::store::{audit_events, authorization_codes, consents, grants, sessions
 use crate::web::error::{self, About, Fault};
 use crate::web::extract::browser::{self, SignedIn};
 use crate::web::pages::{AppFace, Compared, Detail, ErrorKind, FormPost, Link, Page};
-use crate::web::request_log::{LoggedClient, LoggedUser};
+use crate::web::request_log::{about_client, about_user};
 use crate::web::security_headers::PageKind;
 use crate::web::state::AppState;
 use crate::web::visit::{Visit, html, see_other};
@@ -360,7 +360,11 @@ impl Transaction {
 
     /// Sends an error to the app.
     pub(in crate::web) fn refuse(&self, visit: &Visit, error: &OAuthError) -> HttpResponse {
-        tracing::info!(client.id = %self.client.client_id, error = error.code.as_str(), "authorization request refused");
+        tracing::info!(
+            error = error.code.as_str(),
+            reason = error.description(),
+            "authorization request refused"
+        );
         respond(
             visit,
             Some(self.face()),
@@ -472,10 +476,7 @@ impl Transaction {
         if !written {
             return Ok(self.show(visit, "/login"));
         }
-        visit
-            .request
-            .extensions_mut()
-            .insert(LoggedUser(current.user.id.clone()));
+        about_user(&visit.request, &current.user.id);
         Ok(respond(
             visit,
             Some(self.face()),
@@ -519,10 +520,7 @@ async fn judge(
         )));
     };
     let client = known.client.clone();
-    visit
-        .request
-        .extensions_mut()
-        .insert(LoggedClient(client_id.as_str().to_owned()));
+    about_client(&visit.request, &client_id);
     let scopes = visit.state.clients.scopes().await?;
     match authorization_request::validate(parameters, &client, &scopes) {
         Ok(request) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::email::canonical_login;
@@ -27,7 +27,7 @@ use crate::web::extract::form;
 use crate::web::login::sign_out;
 use crate::web::login::transaction::LONGEST_REQUEST;
 use crate::web::pages::{Compared, Detail, ErrorKind, Link};
-use crate::web::request_log::{LoggedClient, LoggedUser};
+use crate::web::request_log::about_client;
 use crate::web::routes;
 use crate::web::state::AppState;
 use crate::web::visit::{Visit, see_other};
@@ -216,8 +216,7 @@ impl Departure {
             Err(refusal) => return Ok(Err(refusal)),
         };
         if let Some(client) = &client {
-            let logged = LoggedClient(client.client_id.as_str().to_owned());
-            visit.request.extensions_mut().insert(logged);
+            about_client(&visit.request, &client.client_id);
         }
         let redirect = match end_session::redirect(&request, client.as_deref()) {
             Ok(redirect) => redirect,
@@ -249,10 +248,6 @@ impl Departure {
         live: Vec<SignedIn>,
         is_meant: impl Fn(&SignedIn) -> bool,
     ) -> Result<HttpResponse, Fault> {
-        if let Some(meant) = live.iter().find(|other| is_meant(other)) {
-            let logged = LoggedUser(meant.user.id.clone());
-            visit.request.extensions_mut().insert(logged);
-        }
         let remembered = sign_out::end(visit, live, is_meant).await?;
         let mut response = self.leave(visit);
         browser::remember_sign_ins(&mut response, &visit.state, &mut visit.browser, remembered);

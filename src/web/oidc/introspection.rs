@@ -15,6 +15,7 @@ use crate::protocol::introspection;
 use crate::protocol::parameters::Parameters;
 use crate::web::error::{self, Fault};
 use crate::web::extract::client;
+use crate::web::request_log::about_user_of_token;
 use crate::web::state::AppState;
 
 /// Of the nodes, at the most.
@@ -69,6 +70,7 @@ async fn describe(
             if !is_told {
                 return Ok(None);
             }
+            about_user_of_token(&grant.subject);
             let answer = introspection::of_access_token(&token, &grant, issuer);
             (grant.client_id, None, answer)
         }
@@ -93,7 +95,10 @@ async fn describe(
                 return Ok(None);
             }
             let family = live_family(state, asker, &token.grant_id).await?;
-            return Ok(family.map(|grant| introspection::of_refresh_token(&token, &grant, issuer)));
+            return Ok(family.map(|grant| {
+                about_user_of_token(&grant.subject);
+                introspection::of_refresh_token(&token, &grant, issuer)
+            }));
         }
     };
     // The tokens of a client that was switched off are worth nothing. Those of an earlier client of its id went with that

@@ -12,6 +12,7 @@ use crate::store::{access_tokens, audit_events, client_tokens, grants};
 use crate::web::error::Fault;
 use crate::web::extract::client;
 use crate::web::extract::trail::trail;
+use crate::web::request_log::about_user_of_token;
 use crate::web::state::AppState;
 
 /// 200 whatever the token was, so that nobody learns about tokens that are not theirs (§2.2).
@@ -49,6 +50,7 @@ async fn revoke(
     };
     match issued_token::find(state, token).await? {
         Some(IssuedToken::Access(_, grant)) if grant.client_id == client.client_id => {
+            about_user_of_token(&grant.subject);
             let event = event("access_token").target(&grant.subject);
             state
                 .store
@@ -64,16 +66,20 @@ async fn revoke(
         Some(IssuedToken::Refresh(token)) if token.client_id == client.client_id => {
             let grant_id = token.grant_id;
             let event = event("refresh_token").noting("grant", grant_id.as_str());
-            state
+            let subject = state
                 .store
                 .write(move |tx| {
-                    if grants::revoke(tx, &grant_id, now)? {
-                        let subject = grants::subject(tx, &grant_id)?.unwrap_or_default();
-                        audit_events::record(tx, &trail, &event.clone().target(&subject))?;
+                    if !grants::revoke(tx, &grant_id, now)? {
+                        return Ok(None);
                     }
-                    Ok(())
+                    let subject = grants::subject(tx, &grant_id)?.unwrap_or_default();
+                    audit_events::record(tx, &trail, &event.clone().target(&subject))?;
+                    Ok(Some(subject))
                 })
                 .await?;
+            if let Some(subject) = subject {
+                about_user_of_token(&subject);
+            }
         }
         Some(IssuedToken::OfClient {
             token,

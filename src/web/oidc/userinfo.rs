@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::cors;
@@ -17,7 +17,7 @@ use crate::store::access_tokens;
 use crate::web::address_limit;
 use crate::web::error::{self, Fault};
 use crate::web::extract::form;
-use crate::web::request_log::{LoggedClient, LoggedUser};
+use crate::web::request_log::{about_client, about_user};
 use crate::web::state::AppState;
 
 /// How the token came.
@@ -149,6 +149,10 @@ async fn tell(request: &HttpRequest, state: &AppState, token: TokenHash) -> Resu
         None => None,
     };
     let client = known.map(|known| known.client.clone());
+    if let (Some(client), Some((_, _, user))) = (&client, &found) {
+        about_client(request, &client.client_id);
+        about_user(request, &user.id);
+    }
     // A client that was switched off has no tokens any more.
     let token = found.as_ref().filter(|_| client.is_some());
     if let Err(refusal) = access_token::check_for_userinfo(token.map(|(token, ..)| token), now) {
@@ -157,10 +161,6 @@ async fn tell(request: &HttpRequest, state: &AppState, token: TokenHash) -> Resu
     let (Some((token, grant, user)), Some(client)) = (found, client) else {
         unreachable!("a token that passed the check was found with its grant and its client")
     };
-    request
-        .extensions_mut()
-        .insert(LoggedClient(client.client_id.as_str().to_owned()));
-    request.extensions_mut().insert(LoggedUser(user.id.clone()));
     let scopes = state.clients.scopes().await?;
     let asked = &grant.claims.userinfo;
     let mut answer = claims::select(&user.all_claims(), &token.scope, asked, &scopes);

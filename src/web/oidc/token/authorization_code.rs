@@ -20,6 +20,7 @@ use crate::store::access_tokens::{self, NewAccessToken};
 use crate::store::refresh_tokens::{self, NewRefreshToken};
 use crate::store::{AnyConnection, StoreError, audit_events, authorization_codes, grants, users};
 use crate::web::error::Fault;
+use crate::web::request_log::about_user_of_token;
 use crate::web::state::AppState;
 
 /// Load, decide, sign, then claim and record in one transaction. Signing comes first, since RSA has no place inside one.
@@ -47,6 +48,7 @@ pub(super) async fn exchange(
     let scopes = state.clients.scopes().await?;
     let signed = match live {
         Some((grant, user)) => {
+            about_user_of_token(&user.id);
             let audience = match resource::narrow(
                 request.resources.iter().map(String::as_str),
                 &grant.resources,
@@ -176,7 +178,7 @@ fn redeem(
         }
         // Whoever comes second has the verifier and the client's secret too: a replay (RFC 6749 §4.1.2).
         if grants::revoke(tx, &code.grant_id, now)? {
-            tracing::warn!(client.id = %client, grant.id = %code.grant_id, "authorization code replayed");
+            tracing::warn!(grant_id = %code.grant_id, "authorization code replayed");
             let event = replayed(tx, Kind::CodeReplayed, client, &code.grant_id)?;
             audit_events::record(tx, trail, &event)?;
         }

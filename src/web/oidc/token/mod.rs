@@ -12,6 +12,7 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
+use tracing::Instrument as _;
 
 use crate::protocol::client::Client;
 use crate::protocol::error::{ErrorCode, OAuthError, invalid_request};
@@ -82,7 +83,7 @@ type Outcome = Result<Result<Tokens, OAuthError>, Fault>;
 
 /// Goes on when whoever asked hangs up: a thief must not be able to use a token in a way that nobody notices.
 async fn to_the_end(work: impl Future<Output = Outcome> + 'static) -> Outcome {
-    let ended = actix_web::rt::spawn(work).await;
+    let ended = actix_web::rt::spawn(work.in_current_span()).await;
     ended.unwrap_or(Err(Fault::Other("a token request was broken off")))
 }
 

@@ -27,6 +27,7 @@ use crate::store::refresh_tokens::{self, NewRefreshToken};
 use crate::store::{AnyConnection, StoreError, audit_events, grants};
 use crate::web::error::Fault;
 use crate::web::extract::client_ip::{client_ip, neighbourhood};
+use crate::web::request_log::about_user_of_token;
 use crate::web::state::AppState;
 
 /// How long a client's families live.
@@ -93,6 +94,9 @@ pub(super) async fn refresh(
             .read(move |conn| attempt.load(conn, &lifetimes))
             .await?
     };
+    if let Some(live) = &live {
+        about_user_of_token(&live.user.id);
+    }
     // Whatever comes out of this, the transaction below still has to find out whether it is a replay.
     let scopes = state.clients.scopes().await?;
     let signed = match &live {
@@ -298,7 +302,7 @@ impl Attempt {
             Verdict::Rotate => Ok(Err(unknown().into())),
             Verdict::Replayed => {
                 if grants::revoke(tx, &token.grant_id, self.now)? {
-                    tracing::warn!(client.id = %self.client.client_id, grant.id = %token.grant_id, "refresh token replayed");
+                    tracing::warn!(grant_id = %token.grant_id, "refresh token replayed");
                     let client = &self.client.client_id;
                     let event = replayed(tx, Kind::RefreshTokenReplayed, client, &token.grant_id)?;
                     audit_events::record(tx, trail, &event)?;
