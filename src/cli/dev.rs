@@ -48,10 +48,16 @@ pub(super) struct Flags {
 pub(super) fn run(flags: &Flags, format: Format, began: Instant) -> Result<ExitCode, Failure> {
     let config = configure(flags)?;
     logging::for_server(&config);
-    start(flags, config.clone(), began).map_err(|failure| logging::start_failed(&config, failure))
+    start(flags, config.clone(), format, began)
+        .map_err(|failure| logging::start_failed(&config, failure))
 }
 
-fn start(flags: &Flags, config: Config, began: Instant) -> Result<ExitCode, Failure> {
+fn start(
+    flags: &Flags,
+    config: Config,
+    format: Format,
+    began: Instant,
+) -> Result<ExitCode, Failure> {
     // Before anything is removed or made.
     refuse_taken_port(flags.port)?;
     make_directory(&flags.data_dir)?;

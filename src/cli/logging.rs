@@ -42,9 +42,7 @@ pub(super) fn for_server(config: &Config) {
 /// A server that does not start says so as its log would: whoever reads that as JSON can read this too.
 pub(super) fn start_failed(config: &Config, failure: Failure) -> Failure {
     match failure {
-        Failure::Text(error)
-            if is_json(config.log.format) && tracing::enabled!(tracing::Level::ERROR) =>
-        {
+        Failure::Text(error) if is_json(config.log.format) && tracing::enabled!(Level::ERROR) => {
             tracing::error!(error, "the server could not start");
             Failure::Told
         }

@@ -71,7 +71,10 @@ async fn watch_changes(state: web::Data<AppState>) {
         let epoch = state.epoch.look(&state.store).await;
         if let Err(error) = looked.and(guessing).and(epoch) {
             let error = with_causes(&error);
-            tracing::debug!(error, "whether clients or the epoch changed could not be looked up");
+            tracing::debug!(
+                error,
+                "whether clients or the epoch changed could not be looked up"
+            );
         }
     }
 }
