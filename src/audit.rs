@@ -43,16 +43,22 @@ kinds! {
     LoginThrottled = "login.throttled",
     /// A sign-in was ended.
     SessionEnded = "session.ended",
+    /// A person was led on into an app, with a code; not where the app looked without showing anything (`prompt=none`).
+    AppEntered = "app.entered",
     /// A person allowed an app something new.
     ConsentGiven = "consent.given",
+    /// A person did not want what an app asked for.
+    ConsentRefused = "consent.refused",
     /// A code came a second time; what was issued for it ended.
     CodeReplayed = "code.replayed",
     /// A refresh token came once too often; its family ended.
     RefreshTokenReplayed = "refresh_token.replayed",
     /// An app gave a token back.
     TokenRevoked = "token.revoked",
-    /// Wrong secrets of an app were counted.
+    /// Somebody did not prove that they are an app: a wrong secret, or an assertion that was refused.
     ClientAuthenticationFailed = "client.authentication_failed",
+    /// Too many wrong secrets of an app from one address: nothing from there is looked at until a time.
+    ClientThrottled = "client.throttled",
     /// A person was added.
     UserCreated = "user.created",
     /// A person's data were changed.
@@ -63,6 +69,8 @@ kinds! {
     UserEnabled = "user.enabled",
     /// A person's counters of failures were cleared.
     UserUnlocked = "user.unlocked",
+    /// A file names a person who was there before, and may remove them later.
+    UserManaged = "user.managed",
     /// A person is gone, with everything of theirs.
     UserDeleted = "user.deleted",
     /// A person has another password, and what the old one opened ended.
@@ -71,6 +79,8 @@ kinds! {
     ClientCreated = "client.created",
     /// An app's metadata were changed.
     ClientUpdated = "client.updated",
+    /// A file names an app that was there before, and may remove it later.
+    ClientManaged = "client.managed",
     /// An app is gone, with everything of its.
     ClientDeleted = "client.deleted",
     /// An app has one more secret.
@@ -91,10 +101,26 @@ kinds! {
     DatabaseCopied = "database.copied",
     /// The database was put back from a copy, and a new epoch began.
     DatabaseRestored = "database.restored",
+    /// The schema was brought to this version.
+    SchemaMigrated = "schema.migrated",
+    /// Data left the server: everything with its hashes, all that is held on a person, or these events.
+    DataExported = "data.exported",
+    /// Events were deleted, because they were as old as the configuration says.
+    AuditPruned = "audit.pruned",
+    /// The first signing key of an algorithm was made, and signs at once.
+    KeyCreated = "key.created",
     /// A signing key was published, and will sign later.
     KeyPublished = "key.published",
+    /// A wrong clock had published it; it waits again before it signs.
+    KeyPostponed = "key.postponed",
     /// Another key signs from now on.
     KeyRotated = "key.rotated",
+    /// A key signs no more, because its algorithm was switched off.
+    KeyRetired = "key.retired",
+    /// A key is published no more, and its private part is gone.
+    KeyWithdrawn = "key.withdrawn",
+    /// A key is forgotten.
+    KeyDeleted = "key.deleted",
 }
 
 /// One thing that happened.
@@ -126,6 +152,14 @@ impl Event {
         Self {
             actor: Some(user_id.to_owned()),
             ..Self::new(kind).target(user_id)
+        }
+    }
+
+    /// Something that an app does.
+    pub fn by_client(kind: Kind, client_id: &ClientId) -> Self {
+        Self {
+            actor: Some(client_id.as_str().to_owned()),
+            ..Self::new(kind).client(client_id.as_str())
         }
     }
 

@@ -159,9 +159,12 @@ fn set_password(
     // In one transaction: whoever learned the old password must not keep a session that the new one was to end.
     let trail = Trail::of_command(now);
     let changed = store.write_blocking(move |tx| {
-        let event = Event::new(Kind::PasswordChanged).target(&id);
-        audit_events::record(tx, &trail, &event)?;
-        users::change_password(tx, &id, &hash, now)
+        let changed = users::change_password(tx, &id, &hash, now)?;
+        if changed {
+            let event = Event::new(Kind::PasswordChanged).target(&id);
+            audit_events::record(tx, &trail, &event)?;
+        }
+        Ok(changed)
     })?;
     if !changed {
         return Err(unknown(email));
@@ -225,8 +228,11 @@ fn unlock(
     let bucket = throttle::of_account(&root, &user.email_key);
     let (id, trail) = (user.id.clone(), Trail::of_command(Clock::system().now()));
     let had_failures = store.write_blocking(move |tx| {
-        audit_events::record(tx, &trail, &Event::new(Kind::UserUnlocked).target(&id))?;
-        throttles::clear(tx, &bucket)
+        let had_failures = throttles::clear(tx, &bucket)?;
+        if had_failures {
+            audit_events::record(tx, &trail, &Event::new(Kind::UserUnlocked).target(&id))?;
+        }
+        Ok(had_failures)
     })?;
     match format {
         Format::Table if had_failures => writeln!(
@@ -262,9 +268,11 @@ fn end_sessions(
         } else {
             grants::revoke_user_sessions(tx, &id, now)?
         };
-        let event = Event::new(Kind::SessionEnded).target(&id);
-        let event = event.noting("sessions", sessions).noting("grants", grants);
-        audit_events::record(tx, &trail, &event)?;
+        if sessions + grants > 0 {
+            let event = Event::new(Kind::SessionEnded).target(&id);
+            let event = event.noting("sessions", sessions).noting("grants", grants);
+            audit_events::record(tx, &trail, &event)?;
+        }
         Ok((sessions, grants))
     })?;
     match format {

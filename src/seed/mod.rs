@@ -11,6 +11,7 @@ mod export;
 mod fields;
 mod fit;
 mod mistakes;
+mod recorded;
 mod secret_hash;
 mod summary;
 mod write;

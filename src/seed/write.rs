@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::export::metadata_of;
 use super::fit::misfits;
 use super::mistakes::Mistake;
+use super::recorded;
 use super::{
     CheckedClient, CheckedUser, Extent, FileSecret, Known, Seed, SeedError, Summary, UserSecret,
 };
@@ -223,8 +224,9 @@ fn write(
     for (checked, judged) in seed.users.iter().zip(judged) {
         let earlier = people.get(checked.email.key());
         let id = put_user(tx, checked, judged, earlier, trail, &mut summary)?;
-        if by_file {
-            users::note_managed(tx, &id)?;
+        if by_file && users::note_managed(tx, &id)? && earlier.is_some() {
+            let event = Event::new(Kind::UserManaged).target(&id);
+            audit_events::record(tx, trail, &event)?;
         }
     }
     put_groups(tx, seed, trail, &mut summary)?;
@@ -235,8 +237,9 @@ fn write(
             return Ok(Written::ClientExists(app.client.client_id.clone()));
         }
         let made = put_client(tx, app, is_new, &secrets, trail, &mut summary)?;
-        if by_file {
-            clients::note_managed(tx, &app.client.client_id)?;
+        let id = &app.client.client_id;
+        if by_file && clients::note_managed(tx, id)? && !is_new {
+            audit_events::record(tx, trail, &Event::of_client(Kind::ClientManaged, id))?;
         }
         if made {
             let shown = (app.client.client_id.to_string(), fresh.secret.clone());
@@ -281,7 +284,7 @@ fn put_scopes(
             scopes::put_from_file(tx, scope)?;
         }
         if is_change {
-            let event = Event::new(Kind::ScopeChanged).target(&scope.name);
+            let event = recorded::scope(earlier.as_ref(), scope);
             audit_events::record(tx, trail, &event)?;
         }
         let earlier = earlier.map(|earlier| to_value(&earlier));
@@ -335,6 +338,7 @@ fn set_members(
         let Some(mut user) = users::find_locked(tx, id)? else {
             continue;
         };
+        let earlier = user.clone();
         if members.contains(id) {
             user.groups.push(group.to_owned());
             moves.push(format!("members: with {}", user.email));
@@ -344,8 +348,9 @@ fn set_members(
         }
         user.updated_at = trail.now;
         users::update(tx, &user)?;
-        let event = Event::new(Kind::UserUpdated).target(&user.id);
-        audit_events::record(tx, trail, &event)?;
+        for event in recorded::user_changes(&earlier, &user) {
+            audit_events::record(tx, trail, &event)?;
+        }
     }
     Ok(moves)
 }
@@ -460,15 +465,14 @@ fn put_user(
     match earlier {
         None => {
             users::insert(tx, &user)?;
-            let event = Event::new(Kind::UserCreated).target(&user.id);
-            audit_events::record(tx, trail, &event)?;
+            audit_events::record(tx, trail, &recorded::user_created(&user))?;
         }
         Some(earlier) if *earlier == user => {}
         Some(earlier) => {
             user.updated_at = now;
             users::update(tx, &user)?;
-            for kind in changes(earlier, &user) {
-                audit_events::record(tx, trail, &Event::new(kind).target(&user.id))?;
+            for event in recorded::user_changes(earlier, &user) {
+                audit_events::record(tx, trail, &event)?;
             }
             if user.disabled || earlier.password_hash != user.password_hash {
                 sessions::end_all(tx, &user.id, now)?;
@@ -483,28 +487,6 @@ fn put_user(
     let name = format!("user {}", user.email);
     summary.note(name, before.as_ref(), &told_of(&user), different);
     Ok(user.id)
-}
-
-/// What a change of a person amounts to.
-fn changes(earlier: &User, user: &User) -> Vec<Kind> {
-    let mut kinds = Vec::new();
-    if earlier.disabled != user.disabled {
-        let switched = [Kind::UserEnabled, Kind::UserDisabled];
-        kinds.extend(switched.get(usize::from(user.disabled)));
-    }
-    if earlier.password_hash != user.password_hash {
-        kinds.push(Kind::PasswordChanged);
-    }
-    let otherwise = User {
-        disabled: earlier.disabled,
-        password_hash: earlier.password_hash.clone(),
-        updated_at: earlier.updated_at,
-        ..user.clone()
-    };
-    if otherwise != *earlier {
-        kinds.push(Kind::UserUpdated);
-    }
-    kinds
 }
 
 /// Answers whether the secret was made for it just now.
@@ -524,32 +506,39 @@ fn put_client(
     }
     let before = earlier.as_ref().map(metadata_of);
     // A client that had one before may have lost its last on purpose, so it gets none unasked.
-    let needs_one = is_new || earlier.is_some_and(|earlier| !earlier.has_secret());
+    let needs_one = is_new
+        || earlier
+            .as_ref()
+            .is_some_and(|earlier| !earlier.has_secret());
     let by_file = !matches!(app.secret, FileSecret::Unsaid);
-    let (secret_changed, made) = if !app.client.has_secret() {
-        (client_secrets::remove_all(tx, id)?, false)
+    let (secrets_changed, made) = if !app.client.has_secret() {
+        (client_secrets::remove_all(tx, id, now)?, false)
     } else if by_file {
         (client_secrets::put_from_file(tx, id, secrets, now)?, false)
     } else if needs_one {
+        let mut added = client_secrets::Changes::default();
         for secret in secrets {
             client_secrets::insert(tx, id, secret, now)?;
+            added.added.push(secret.id.clone());
         }
-        (true, true)
+        (added, true)
     } else {
-        (false, false)
+        (client_secrets::Changes::default(), false)
     };
-    let of_client = |kind| Event::of_client(kind, id);
-    if is_new {
-        audit_events::record(tx, trail, &of_client(Kind::ClientCreated))?;
-    } else if !is_same {
-        audit_events::record(tx, trail, &of_client(Kind::ClientUpdated))?;
+    if is_new || !is_same {
+        let kind = if is_new {
+            Kind::ClientCreated
+        } else {
+            Kind::ClientUpdated
+        };
+        let event = recorded::client(kind, earlier.as_ref(), &app.client);
+        audit_events::record(tx, trail, &event)?;
     }
-    if secret_changed && app.client.has_secret() {
-        let added = of_client(Kind::ClientSecretAdded).noting("from_file", by_file);
-        audit_events::record(tx, trail, &added)?;
+    for event in recorded::secrets(id, &secrets_changed, by_file) {
+        audit_events::record(tx, trail, &event)?;
     }
     let mut different = Vec::new();
-    if !is_new && secret_changed {
+    if !is_new && !secrets_changed.is_empty() {
         different.push("client_secret: another one".to_owned());
     }
     let after = metadata_of(&app.client);

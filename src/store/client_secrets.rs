@@ -23,6 +23,39 @@ pub enum NotAdded {
     TooMany,
 }
 
+/// Which secrets a file changed, by their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// They work from now on.
+    pub added: Vec<String>,
+    /// They worked until now.
+    pub ended: Vec<String>,
+    /// They work on, until another time or on the file's behalf now.
+    pub kept: Vec<String>,
+    /// Of those that had ended before something is different.
+    pub others: bool,
+}
+
+impl Changes {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.ended.is_empty() && self.kept.is_empty() && !self.others
+    }
+
+    fn note(&mut self, id: &str, worked: bool, works: bool) {
+        let list = match (worked, works) {
+            (false, true) => &mut self.added,
+            (true, false) => &mut self.ended,
+            (true, true) => &mut self.kept,
+            (false, false) => {
+                self.others = true;
+                return;
+            }
+        };
+        list.push(id.to_owned());
+    }
+}
+
 const ENDED_ONES_STAY: Duration = Duration::from_secs(30 * 86_400);
 
 #[derive(Queryable)]
@@ -114,28 +147,25 @@ pub fn has_room_for(
     Ok(others.count() + secrets.len() <= MOST_SECRETS)
 }
 
-/// Makes a file's secrets the client's, in place of those that the file named before; answers whether anything changed.
-/// What commands added stays.
+/// Makes a file's secrets the client's, in place of those that the file named before. What commands added stays.
 pub fn put_from_file(
     conn: &mut AnyConnection,
     client: &ClientId,
     secrets: &[ClientSecret],
     now: Timestamp,
-) -> Result<bool, StoreError> {
-    let hashes: Vec<_> = secrets
-        .iter()
-        .map(|secret| secret.hash.as_bytes().to_vec())
-        .collect();
-    let replaced = diesel::update(
-        t::table
-            .filter(t::client_id.eq(client.as_str()))
-            .filter(t::from_file.eq(true))
-            .filter(t::secret_hash.ne_all(hashes)),
-    )
-    .set((t::from_file.eq(false), t::expires_at.eq(now.seconds())))
-    .execute(conn)?;
-    let mut changed = replaced > 0;
+) -> Result<Changes, StoreError> {
+    let mut changes = Changes::default();
     let all = list(conn, client)?;
+    let is_named = |known: &ClientSecret| secrets.iter().any(|secret| secret.hash == known.hash);
+    for known in all
+        .iter()
+        .filter(|known| known.from_file && !is_named(known))
+    {
+        diesel::update(t::table.filter(t::id.eq(&known.id)))
+            .set((t::from_file.eq(false), t::expires_at.eq(now.seconds())))
+            .execute(conn)?;
+        changes.note(&known.id, known.is_live(now), false);
+    }
     for secret in secrets {
         match all.iter().find(|known| known.hash == secret.hash) {
             Some(known) if known.from_file && known.expires_at == secret.expires_at => {}
@@ -144,7 +174,7 @@ pub fn put_from_file(
                 diesel::update(t::table.filter(t::id.eq(&known.id)))
                     .set((t::from_file.eq(true), t::expires_at.eq(end)))
                     .execute(conn)?;
-                changed = true;
+                changes.note(&known.id, known.is_live(now), secret.is_live(now));
             }
             None => {
                 let secret = ClientSecret {
@@ -152,22 +182,29 @@ pub fn put_from_file(
                     ..secret.clone()
                 };
                 insert(conn, client, &secret, now)?;
-                changed = true;
+                changes.note(&secret.id, false, secret.is_live(now));
             }
         }
     }
-    if changed {
+    if !changes.is_empty() {
         clients::note_change(conn)?;
     }
-    Ok(changed)
+    Ok(changes)
 }
 
-/// Removes every secret; answers whether there was one.
-pub fn remove_all(conn: &mut AnyConnection, client: &ClientId) -> Result<bool, StoreError> {
-    let removed =
-        diesel::delete(t::table.filter(t::client_id.eq(client.as_str()))).execute(conn)?;
+/// Removes every secret.
+pub fn remove_all(
+    conn: &mut AnyConnection,
+    client: &ClientId,
+    now: Timestamp,
+) -> Result<Changes, StoreError> {
+    let mut changes = Changes::default();
+    for known in list(conn, client)? {
+        changes.note(&known.id, known.is_live(now), false);
+    }
+    diesel::delete(t::table.filter(t::client_id.eq(client.as_str()))).execute(conn)?;
     clients::note_change(conn)?;
-    Ok(removed > 0)
+    Ok(changes)
 }
 
 /// Adds a row, and removes those that ended long ago.

@@ -58,24 +58,25 @@ pub fn insert(
     hash: &TokenHash,
     token: &ClientToken,
 ) -> Result<(), StoreError> {
-    put(conn, hash, token, None)
+    put(conn, hash, token, None)?;
+    Ok(())
 }
 
-/// Ends a token, of which there may be no row yet.
+/// Ends a token, of which there may be no row yet; of any number that try, one is told yes.
 pub fn revoke(
     conn: &mut AnyConnection,
     hash: &TokenHash,
     token: &ClientToken,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    if put(conn, hash, token, Some(now))? {
+        return Ok(true);
+    }
     let of_token = t::table.filter(t::token_hash.eq(hash.as_bytes().as_slice()));
-    let changed = diesel::update(of_token)
+    let changed = diesel::update(of_token.filter(t::revoked_at.is_null()))
         .set(t::revoked_at.eq(now.seconds()))
         .execute(conn)?;
-    if changed == 0 {
-        put(conn, hash, token, Some(now))?;
-    }
-    Ok(())
+    Ok(changed == 1)
 }
 
 fn put(
@@ -83,7 +84,7 @@ fn put(
     hash: &TokenHash,
     token: &ClientToken,
     revoked_at: Option<Timestamp>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let values = (
         t::token_hash.eq(hash.as_bytes().as_slice()),
         t::client_id.eq(token.client_id.as_str()),
@@ -94,11 +95,11 @@ fn put(
         t::revoked_at.eq(revoked_at.map(Timestamp::seconds)),
     );
     // Two who revoke one token at once both find no row; the one that comes second finds it done.
-    on_each!(conn, c => {
+    let added = on_each!(conn, c => {
         diesel::insert_into(t::table)
             .values(values)
             .on_conflict_do_nothing()
             .execute(c)
     })?;
-    Ok(())
+    Ok(added == 1)
 }

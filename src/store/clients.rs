@@ -90,13 +90,13 @@ pub fn managed(conn: &mut AnyConnection) -> Result<Vec<ClientId>, StoreError> {
     Ok(ids.iter().map(|id| ClientId::from_request(id)).collect())
 }
 
-/// A file names this client.
-pub fn note_managed(conn: &mut AnyConnection, id: &ClientId) -> Result<(), StoreError> {
+/// A file names this client; answers whether that is new.
+pub fn note_managed(conn: &mut AnyConnection, id: &ClientId) -> Result<bool, StoreError> {
     let client = t::table.filter(t::client_id.eq(id.as_str()));
-    diesel::update(client.filter(t::managed.eq(false)))
+    let changed = diesel::update(client.filter(t::managed.eq(false)))
         .set(t::managed.eq(true))
         .execute(conn)?;
-    Ok(())
+    Ok(changed == 1)
 }
 
 /// Whether any client's pages run on this origin.

@@ -116,12 +116,12 @@ pub fn in_group(conn: &mut AnyConnection, group: &str) -> Result<BTreeSet<String
     Ok(ids)
 }
 
-/// A file names this person.
-pub fn note_managed(conn: &mut AnyConnection, id: &str) -> Result<(), StoreError> {
-    diesel::update(t::table.filter(t::id.eq(id)).filter(t::managed.eq(false)))
+/// A file names this person; answers whether that is new.
+pub fn note_managed(conn: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
+    let changed = diesel::update(t::table.filter(t::id.eq(id)).filter(t::managed.eq(false)))
         .set(t::managed.eq(true))
         .execute(conn)?;
-    Ok(())
+    Ok(changed == 1)
 }
 
 /// Adds a person; the unique index on the e-mail's normal form refuses a second one.

@@ -45,7 +45,7 @@ async fn revoke(
     let hash = TokenHash::of(token);
     let trail = trail(request, state, now);
     let event = |kind: &str| {
-        let event = Event::new(Kind::TokenRevoked).client(client.client_id.as_str());
+        let event = Event::by_client(Kind::TokenRevoked, &client.client_id);
         event.noting("token_type", kind)
     };
     match issued_token::find(state, token).await? {
@@ -89,8 +89,10 @@ async fn revoke(
             state
                 .store
                 .write(move |tx| {
-                    client_tokens::revoke(tx, &hash, &token, now)?;
-                    audit_events::record(tx, &trail, &event)
+                    if client_tokens::revoke(tx, &hash, &token, now)? {
+                        audit_events::record(tx, &trail, &event)?;
+                    }
+                    Ok(())
                 })
                 .await?;
         }
