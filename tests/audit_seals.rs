@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use diesel::{RunQueryDsl as _, sql_query};
 use latchkey::jobs::seal_audit;
+use latchkey::seed::{Format, Seed};
 use latchkey::store::audit_seals::{self, Verification};
 use serde_json::json;
 
 use crate::support::installation::{Installation, SECRET_KEY};
 use crate::support::on_both_databases;
-use crate::support::op::{Database, Op, waiting_for};
+use crate::support::op::{Database, Op, now, waiting_for};
 
 fn seal(op: &Op) -> usize {
-    waiting_for(seal_audit::run(&op.store, &SECRET_KEY.parse().unwrap())).unwrap()
+    let root = SECRET_KEY.parse().unwrap();
+    waiting_for(seal_audit::run(&op.store, &root, op.clock.now())).unwrap()
 }
 
 fn verify(op: &Op) -> Verification {
@@ -91,6 +93,36 @@ on_both_databases! {
         let found = verify(&op);
         assert_eq!((found.findings.len(), found.seals, found.events), (0, 1, 5), "{found:?}");
     }
+
+    fn an_event_of_a_clock_that_was_ahead_keeps_nothing_longer(op with [("audit.retention", "30d")]) {
+        const YEARS: Duration = Duration::from_secs(3 * 365 * 86_400);
+        events(&op, "old", 5);
+        let ahead = op.clock.now().plus(YEARS);
+        let wrong = json!({ "users": [{ "email": "ahead@example.test" }] }).to_string();
+        let wrong = Seed::parse(&wrong, Format::Json, &op.config).unwrap();
+        wrong.apply(&op.store, &op.config, ahead).unwrap();
+        assert_eq!(seal(&op), 1);
+        events(&op, "later", 5);
+        op.clock.advance(Duration::from_secs(31 * 86_400));
+        assert!(op.prune().audit_events >= 11);
+        let found = verify(&op);
+        assert_eq!((found.findings.len(), found.seals), (0, 0), "{found:?}");
+    }
+
+    fn a_seal_of_a_clock_that_was_ahead_goes_with_those_that_follow(op with [("audit.retention", "30d")]) {
+        events(&op, "old", 5);
+        let right = op.clock.now();
+        op.clock.advance(Duration::from_secs(3 * 365 * 86_400));
+        events(&op, "ahead", 5);
+        op.clock.set(right);
+        events(&op, "later", 5);
+        op.clock.advance(Duration::from_secs(29 * 86_400));
+        assert_eq!(op.prune().audit_events, 0, "none is old enough");
+        op.clock.advance(Duration::from_secs(2 * 86_400));
+        assert!(op.prune().audit_events >= 15);
+        let found = verify(&op);
+        assert_eq!((found.findings.len(), found.seals), (0, 0), "{found:?}");
+    }
 }
 
 #[test]
@@ -99,13 +131,13 @@ fn a_server_seals_by_itself_and_the_command_finds_what_was_cut_off() {
         let place = Installation::new(database);
         place.apply(&json!({ "users": [{ "email": "a@example.test" }] }));
         let root = SECRET_KEY.parse().unwrap();
-        waiting_for(seal_audit::run(&place.store(), &root)).unwrap();
+        waiting_for(seal_audit::run(&place.store(), &root, now())).unwrap();
         let head = place.objects(&["audit", "verify"])[0]["head"]
             .as_str()
             .unwrap()
             .to_owned();
         place.apply(&json!({ "users": [{ "email": "b@example.test" }] }));
-        waiting_for(seal_audit::run(&place.store(), &root)).unwrap();
+        waiting_for(seal_audit::run(&place.store(), &root, now())).unwrap();
         let (code, out) = place.answer(&["audit", "verify", "--head", &head]);
         assert_eq!(code, 0, "{out}");
         assert!(

@@ -10,7 +10,9 @@ use serde_json::json;
 use crate::support::browser::Browser;
 use crate::support::installation::{Installation, SECRET_KEY};
 use crate::support::invariants::assert_sound;
-use crate::support::op::{CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET, rows_of, waiting_for};
+use crate::support::op::{
+    CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET, now, rows_of, waiting_for,
+};
 use crate::support::relying_party::{Answer, Rp};
 
 fn url(installation: &Installation) -> String {
@@ -41,7 +43,7 @@ fn lived_in(database: Database) -> (Installation, Answer) {
         "groups": [{ "name": "staff" }]
     }));
     let (store, root) = (installation.store(), SECRET_KEY.parse().unwrap());
-    assert!(waiting_for(seal_audit::run(&store, &root)).unwrap() > 0);
+    assert!(waiting_for(seal_audit::run(&store, &root, now())).unwrap() > 0);
     drop(store);
     let _server = installation.start();
     let rp = Rp::new(&installation.issuer).named("notes");
@@ -54,7 +56,7 @@ fn lived_in(database: Database) -> (Installation, Answer) {
     let tokens = rp.refresh(first.refresh_token(), &[]);
     assert_eq!(tokens.status, 200, "{}", tokens.json);
     assert_eq!(rp.client_credentials(&[]).status, 200);
-    let now = crate::support::op::now().seconds();
+    let now = now().seconds();
     let claims = json!({
         "iss": "robot", "sub": "robot", "aud": installation.issuer, "exp": now + 60, "iat": now, "jti": "once"
     });

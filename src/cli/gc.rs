@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{self, Format};
+use crate::audit::Trail;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs::prune_expired;
@@ -19,7 +20,8 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let store = startup::open_existing(config, false)?.store;
-    let run = prune_expired::run(&store, config, Clock::system().now());
+    let now = Clock::system().now();
+    let run = prune_expired::run(&store, config, now, Trail::of_command);
     let outcome = actix_web::rt::System::new().block_on(run)?;
     let counts = [
         ("sessions", outcome.sessions),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::audit::Trail;
 use crate::config::Config;
 use crate::identity::throttle;
 use crate::protocol::time::Timestamp;
@@ -41,11 +42,16 @@ pub async fn run_if_due(
     if !claim(store, now).await? {
         return Ok(None);
     }
-    run(store, config, now).await.map(Some)
+    run(store, config, now, Trail::of_server).await.map(Some)
 }
 
-/// Does what is due. Two at once do no harm, only the same work.
-pub async fn run(store: &Store, config: &Config, now: Timestamp) -> Result<Outcome, StoreError> {
+/// Does what is due. Two at once do no harm, only the same work. `trail` says who does it.
+pub async fn run(
+    store: &Store,
+    config: &Config,
+    now: Timestamp,
+    trail: fn(Timestamp) -> Trail,
+) -> Result<Outcome, StoreError> {
     let over_by = now.minus(GRACE);
     let counters_by = now.minus(throttle::Limit::memory(config.throttle.window));
     let lifetimes = config.session_lifetimes();
@@ -55,7 +61,10 @@ pub async fn run(store: &Store, config: &Config, now: Timestamp) -> Result<Outco
         client_tokens: in_batches(store, move |tx| pruning::client_tokens(tx, over_by)).await?,
         client_assertions: in_batches(store, move |tx| pruning::client_assertions(tx, over_by))
             .await?,
-        audit_events: in_batches(store, move |tx| pruning::audit_events(tx, recorded_by)).await?,
+        audit_events: in_batches(store, move |tx| {
+            pruning::audit_events(tx, recorded_by, &trail(now))
+        })
+        .await?,
         throttles: in_batches(store, move |tx| pruning::throttles(tx, counters_by)).await?,
         // Before the grants, some of which wait for them.
         sessions: in_batches(store, move |tx| pruning::sessions(tx, &lifetimes, over_by)).await?,

@@ -87,14 +87,14 @@ async fn clear_away(state: web::Data<AppState>) {
     while !state.stopping.load(Ordering::SeqCst) {
         ticks.tick().await;
         state.address_limit.forget_quiet();
-        if let Err(error) = seal_audit::run(&state.store, &state.root).await {
+        let now = state.clock.now();
+        if let Err(error) = seal_audit::run(&state.store, &state.root, now).await {
             let error = with_causes(&error);
             tracing::warn!(
                 error,
                 "audit events could not be sealed; the next try is in a minute"
             );
         }
-        let now = state.clock.now();
         match prune_expired::run_if_due(&state.store, &state.config, now).await {
             Ok(Some(outcome)) if outcome != prune_expired::Outcome::default() => {
                 tracing::info!(?outcome, "what is over was deleted")

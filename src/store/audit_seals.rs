@@ -21,6 +21,7 @@ const BEGINNING: [u8; 32] = [0; 32];
 #[diesel(table_name = t)]
 struct Seal {
     number: i64,
+    /// By when all of its events had been recorded.
     newest: i64,
     events: i64,
     digest: Vec<u8>,
@@ -41,7 +42,7 @@ pub struct Verification {
 }
 
 /// Seals what is not sealed yet, at most so many events; answers how many.
-pub fn seal(conn: &mut AnyConnection, root: &RootKey) -> Result<usize, StoreError> {
+pub fn seal(conn: &mut AnyConnection, root: &RootKey, now: Timestamp) -> Result<usize, StoreError> {
     let mut events = audit_events::unsealed(conn, MOST)?;
     // Databases compare texts in orders of their own.
     events.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
@@ -53,7 +54,9 @@ pub fn seal(conn: &mut AnyConnection, root: &RootKey) -> Result<usize, StoreErro
     let previous = last.map_or(BEGINNING.to_vec(), |last| last.mac);
     let mut seal = Seal {
         number,
-        newest,
+        // Nothing is recorded after it was sealed. What seems to be comes from a clock that was ahead, and would keep
+        // everything behind it from ever being pruned.
+        newest: newest.min(now.seconds()),
         events: i64::try_from(events.len()).unwrap_or(i64::MAX),
         digest: digest(&events),
         previous,
@@ -69,15 +72,46 @@ pub fn seal(conn: &mut AnyConnection, root: &RootKey) -> Result<usize, StoreErro
     Ok(events.len())
 }
 
-/// Removes the oldest seal with its events, if all of them are this old; answers how many events.
-pub fn prune(conn: &mut AnyConnection, recorded_by: Timestamp) -> Result<usize, StoreError> {
+/// Removes the oldest seal with its events, if all of them are this old; answers the names of what happened.
+pub fn prune(
+    conn: &mut AnyConnection,
+    recorded_by: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
     let oldest: Option<Seal> = t::table.order(t::number).limit(1).load(conn)?.pop();
-    let Some(oldest) = oldest.filter(|oldest| oldest.newest <= recorded_by.seconds()) else {
-        return Ok(0);
+    let Some(oldest) = oldest else {
+        return Ok(Vec::new());
     };
-    let gone = diesel::delete(e::table.filter(e::seal.eq(oldest.number))).execute(conn)?;
+    let Some(newest) = credible(conn, &oldest, now)? else {
+        return Ok(Vec::new());
+    };
+    if newest > recorded_by.seconds() {
+        return Ok(Vec::new());
+    }
+    let of_seal = e::table.filter(e::seal.eq(oldest.number));
+    let names = of_seal.select(e::event).load(conn)?;
+    let gone = diesel::delete(of_seal).execute(conn)?;
     diesel::delete(t::table.filter(t::number.eq(oldest.number))).execute(conn)?;
-    Ok(gone)
+    // Another node may have been faster.
+    Ok(if gone == 0 { Vec::new() } else { names })
+}
+
+/// By when a seal's events had been recorded. Where it says a time that is none yet, the clock of who sealed it was wrong;
+/// then it was before those of the first seal after it that says a time which was.
+fn credible(
+    conn: &mut AnyConnection,
+    seal: &Seal,
+    now: Timestamp,
+) -> Result<Option<i64>, StoreError> {
+    let horizon = now.horizon().seconds();
+    if seal.newest <= horizon {
+        return Ok(Some(seal.newest));
+    }
+    let later = t::table
+        .filter(t::number.gt(seal.number))
+        .filter(t::newest.le(horizon));
+    let next = later.order(t::number).select(t::newest).limit(1);
+    Ok(next.load(conn)?.pop())
 }
 
 /// Compares every event with its seal and every seal with the one before it.

@@ -15,8 +15,10 @@ use super::schema::{
     sessions as session_rows, throttles,
 };
 use super::{AnyConnection, StoreError, audit_seals, on_each, sessions};
+use crate::audit::{Event, Kind, Trail};
 use crate::identity::session::{Lifetimes, Session};
 use crate::protocol::time::Timestamp;
+use crate::store;
 
 /// Rows that one transaction looks at, or deletes of one table.
 const BATCH: i64 = 500;
@@ -91,18 +93,39 @@ pub fn throttles(conn: &mut AnyConnection, began_by: Timestamp) -> Result<Batch,
     Ok(delete_batch!(conn, throttles, bucket, Vec<u8>, is_over))
 }
 
-/// Audit events that were kept for as long as they are to be, a seal with its events at a time.
-pub fn audit_events(conn: &mut AnyConnection, recorded_by: Timestamp) -> Result<Batch, StoreError> {
-    let deleted = audit_seals::prune(conn, recorded_by)?;
-    if deleted > 0 {
-        let is_full = true;
-        return Ok(Batch { deleted, is_full });
+/// Audit events that were kept for as long as they are to be, a seal with its events at a time. That they went is one itself.
+pub fn audit_events(
+    conn: &mut AnyConnection,
+    recorded_by: Timestamp,
+    trail: &Trail,
+) -> Result<Batch, StoreError> {
+    let mut names = audit_seals::prune(conn, recorded_by, trail.now)?;
+    let mut is_full = !names.is_empty();
+    if names.is_empty() {
+        // Where no server runs nothing is sealed, and yet nothing is kept for ever.
+        let over: Vec<(String, String)> = audit_events::table
+            .filter(audit_events::time.le(recorded_by.seconds()))
+            .filter(audit_events::seal.is_null())
+            .select((audit_events::id, audit_events::event))
+            .limit(BATCH)
+            .load(conn)?;
+        is_full = self::is_full(over.len());
+        let (ids, found): (Vec<String>, Vec<String>) = over.into_iter().unzip();
+        let of_them = audit_events::table.filter(audit_events::id.eq_any(ids));
+        let gone = diesel::delete(of_them).execute(conn)?;
+        // Another node may have been faster.
+        names = if gone == 0 { Vec::new() } else { found };
     }
-    // Where no server runs nothing is sealed, and yet nothing is kept for ever.
-    let is_over = audit_events::time
-        .le(recorded_by.seconds())
-        .and(audit_events::seal.is_null());
-    Ok(delete_batch!(conn, audit_events, id, String, is_over))
+    // Of those that only say that others went nothing is said, or they would never get fewer.
+    if names.iter().any(|name| name != Kind::AuditPruned.as_str()) {
+        let event = Event::new(Kind::AuditPruned).noting("events", names.len());
+        let event = event.noting("recorded_by", recorded_by.to_rfc3339());
+        store::audit_events::record(conn, trail, &event)?;
+    }
+    Ok(Batch {
+        deleted: names.len(),
+        is_full,
+    })
 }
 
 /// Sign-ins that ended, were idle for too long, or are too old.

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use latchkey::audit::Trail;
 use latchkey::client_cache::ClientCache;
 use latchkey::clock::Clock;
 use latchkey::config::{Config, Sources};
@@ -180,6 +181,7 @@ impl Op {
             &self.store,
             &self.config,
             self.clock.now(),
+            Trail::of_server,
         ))
         .unwrap()
     }
