@@ -203,7 +203,14 @@ pub fn ensure(
             .any(|key| key.algorithm == algorithm.as_str() && key.state == KeyState::Current)
         {
             let key = generate(*algorithm, root, KeyState::Current, now)?;
-            store.write_blocking(move |tx| signing_keys::insert(tx, &key))?;
+            let trail = Trail::of_server(now);
+            store.write_blocking(move |tx| {
+                if signing_keys::insert(tx, &key)? {
+                    let event = event_of(Kind::KeyCreated, &key.kid, &key.algorithm);
+                    audit_events::record(tx, &trail, &event)?;
+                }
+                Ok(())
+            })?;
         }
     }
     Ok(store.read_blocking(signing_keys::list)?)
@@ -233,8 +240,7 @@ pub fn publish_next(
         let made = store.write_blocking(move |tx| {
             let made = signing_keys::publish(tx, &key, activated_by)?;
             if made {
-                let event = Event::new(Kind::KeyPublished).target(&key.kid);
-                let event = event.noting("algorithm", key.algorithm.as_str());
+                let event = event_of(Kind::KeyPublished, &key.kid, &key.algorithm);
                 audit_events::record(tx, &trail, &event)?;
             }
             Ok(made)
@@ -258,14 +264,20 @@ pub fn promote(
         let mut promoted = 0;
         for algorithm in &algorithms {
             let name = algorithm.as_str();
-            if let Some(kid) = signing_keys::promote(tx, name, published_by, trail.now)? {
-                let event = Event::new(Kind::KeyRotated).target(&kid);
-                audit_events::record(tx, &trail, &event.noting("algorithm", name))?;
+            if let Some(rotated) = signing_keys::promote(tx, name, published_by, trail.now)? {
+                let event = event_of(Kind::KeyRotated, &rotated.kid, name);
+                let event = event.noting("retired", rotated.retired);
+                audit_events::record(tx, &trail, &event)?;
                 promoted += 1;
             }
         }
         Ok(promoted)
     })?)
+}
+
+/// Something that happened to a key.
+pub(crate) fn event_of(kind: Kind, kid: &str, algorithm: &str) -> Event {
+    Event::new(kind).target(kid).noting("algorithm", algorithm)
 }
 
 fn generate(

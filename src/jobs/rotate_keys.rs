@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use crate::audit::Trail;
+use crate::audit::{Kind, Trail};
 use crate::config::Config;
 use crate::keys::{self, KeyError, LONGEST_RETIREMENT, REMEMBERED};
 use crate::protocol::client::Client;
 use crate::protocol::seal::RootKey;
 use crate::protocol::time::Timestamp;
 use crate::store::signing_keys::{self, KeyState, StoredKey};
-use crate::store::{Store, clients};
+use crate::store::{Store, audit_events, clients};
 
 /// A token may be checked a little after it expired, by clocks that differ.
 const GRACE: Duration = Duration::from_secs(300);
@@ -49,9 +49,9 @@ pub fn run(
                 .iter()
                 .any(|on| on.as_str() == key.algorithm)
         })
-        .map(|key| key.kid.clone())
+        .cloned()
         .collect();
-    let retired = retire(store, switched_off, now)?;
+    let retired = retire(store, switched_off, &trail)?;
     let mut due = Vec::new();
     for algorithm in &settings.algorithms {
         let current = stored
@@ -62,7 +62,7 @@ pub fn run(
             due.push(*algorithm);
         }
     }
-    put_right(store, stored, now)?;
+    put_right(store, stored, &trail)?;
     let published = keys::publish_next(store, root, &due, now.minus(lead), &trail)?.len();
     let promoted = keys::promote(
         store,
@@ -73,13 +73,7 @@ pub fn run(
     let keep = longest_token_life(config, &store.read_blocking(clients::list)?)
         .saturating_add(GRACE)
         .min(LONGEST_RETIREMENT);
-    let (withdrawn, forgotten) = store.write_blocking(move |tx| {
-        let withdrawn = signing_keys::withdraw(tx, now.minus(keep))?;
-        Ok((
-            withdrawn,
-            signing_keys::delete_retired(tx, now.minus(REMEMBERED))?,
-        ))
-    })?;
+    let (withdrawn, forgotten) = clear_away(store, now.minus(keep), trail)?;
     Ok(Outcome {
         published,
         promoted,
@@ -89,30 +83,61 @@ pub fn run(
     })
 }
 
-fn put_right(store: &Store, mut stored: Vec<StoredKey>, now: Timestamp) -> Result<(), KeyError> {
-    stored.retain(|key| key.state == KeyState::Next && key.created_at.is_far_ahead_of(now));
+/// Withdraws what retired by a time, and forgets what did so long ago; answers how many of each.
+fn clear_away(store: &Store, by: Timestamp, trail: Trail) -> Result<(usize, usize), KeyError> {
+    Ok(store.write_blocking(move |tx| {
+        let (mut withdrawn, mut forgotten) = (0, 0);
+        let long_ago = trail.now.minus(REMEMBERED);
+        for key in signing_keys::retired_by(tx, by)? {
+            if key.is_published() && signing_keys::withdraw(tx, &key.kid)? {
+                let event = keys::event_of(Kind::KeyWithdrawn, &key.kid, &key.algorithm);
+                audit_events::record(tx, &trail, &event)?;
+                withdrawn += 1;
+            }
+            let is_old = key.retired_at.is_some_and(|at| at <= long_ago);
+            if is_old && signing_keys::delete_retired(tx, &key.kid)? {
+                let event = keys::event_of(Kind::KeyDeleted, &key.kid, &key.algorithm);
+                audit_events::record(tx, &trail, &event)?;
+                forgotten += 1;
+            }
+        }
+        Ok((withdrawn, forgotten))
+    })?)
+}
+
+fn put_right(store: &Store, mut stored: Vec<StoredKey>, trail: &Trail) -> Result<(), KeyError> {
+    stored.retain(|key| key.state == KeyState::Next && key.created_at.is_far_ahead_of(trail.now));
     if stored.is_empty() {
         return Ok(());
     }
     tracing::warn!(
         "a signing key was published by a clock that was ahead; it waits again before it signs"
     );
+    let trail = trail.clone();
     Ok(store.write_blocking(move |tx| {
         for key in &stored {
-            signing_keys::put_right(tx, &key.algorithm, now)?;
+            if signing_keys::put_right(tx, &key.algorithm, trail.now)? {
+                let event = keys::event_of(Kind::KeyPostponed, &key.kid, &key.algorithm);
+                audit_events::record(tx, &trail, &event)?;
+            }
         }
         Ok(())
     })?)
 }
 
-fn retire(store: &Store, kids: Vec<String>, now: Timestamp) -> Result<usize, KeyError> {
-    if kids.is_empty() {
+fn retire(store: &Store, off: Vec<StoredKey>, trail: &Trail) -> Result<usize, KeyError> {
+    if off.is_empty() {
         return Ok(0);
     }
+    let trail = trail.clone();
     Ok(store.write_blocking(move |tx| {
         let mut retired = 0;
-        for kid in &kids {
-            retired += usize::from(signing_keys::retire(tx, kid, now)?);
+        for key in &off {
+            if signing_keys::retire(tx, &key.kid, trail.now)? {
+                let event = keys::event_of(Kind::KeyRetired, &key.kid, &key.algorithm);
+                audit_events::record(tx, &trail, &event)?;
+                retired += 1;
+            }
         }
         Ok(retired)
     })?)

@@ -55,6 +55,15 @@ impl KeyState {
     }
 }
 
+/// What a rotation did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    /// It signs from now on …
+    pub kid: String,
+    /// … and this one signed until now.
+    pub retired: Option<String>,
+}
+
 type Columns = (
     String,
     String,
@@ -122,19 +131,19 @@ pub fn is_due(activated_at: Timestamp, activated_by: Timestamp, now: Timestamp) 
     activated_at <= activated_by || activated_at.is_far_ahead_of(now)
 }
 
-/// A next key that seems to have been published far ahead of now counts as published now.
+/// A next key that seems to have been published far ahead of now counts as published now; answers whether it was one.
 pub fn put_right(
     conn: &mut AnyConnection,
     algorithm: &str,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let next = t::table
         .filter(t::slot.eq(KeyState::Next.slot(algorithm)))
         .filter(t::created_at.gt(now.horizon().seconds()));
-    diesel::update(next)
+    let changed = diesel::update(next)
         .set(t::created_at.eq(now.seconds()))
         .execute(conn)?;
-    Ok(())
+    Ok(changed == 1)
 }
 
 /// Adds a next key, unless there is one or the current one is not due: who found it due may have
@@ -180,7 +189,7 @@ pub fn promote(
     algorithm: &str,
     published_by: Timestamp,
     now: Timestamp,
-) -> Result<Option<String>, StoreError> {
+) -> Result<Option<Rotated>, StoreError> {
     lock_current(conn, algorithm)?;
     let next = KeyState::Next.slot(algorithm);
     let ready: Option<String> = one(
@@ -201,13 +210,14 @@ pub fn promote(
         return Ok(None);
     }
     let current = KeyState::Current.slot(algorithm);
+    let retired: Option<String> = one(conn, t::table.filter(t::slot.eq(&current)).select(t::kid))?;
     diesel::update(t::table.filter(t::slot.eq(&current)))
         .set((t::slot.eq(None::<String>), t::retired_at.eq(now.seconds())))
         .execute(conn)?;
     diesel::update(key)
         .set((t::slot.eq(current), t::activated_at.eq(now.seconds())))
         .execute(conn)?;
-    Ok(Some(kid))
+    Ok(Some(Rotated { kid, retired }))
 }
 
 /// A key signs no more, and never will.
@@ -221,29 +231,27 @@ pub fn retire(conn: &mut AnyConnection, kid: &str, now: Timestamp) -> Result<boo
     Ok(changed == 1)
 }
 
-/// Keys that retired at or before a time are published no more. Their private parts go; the public ones still tell
-/// whether an ID token that an app kept is ours.
-pub fn withdraw(conn: &mut AnyConnection, retired_by: Timestamp) -> Result<usize, StoreError> {
-    let nothing: &[u8] = &[];
-    Ok(diesel::update(
-        t::table
-            .filter(t::slot.is_null())
-            .filter(t::retired_at.le(retired_by.seconds()))
-            .filter(t::private_key.ne(nothing)),
-    )
-    .set(t::private_key.eq(nothing))
-    .execute(conn)?)
+/// Keys that retired at or before a time, and are still there.
+pub fn retired_by(conn: &mut AnyConnection, at: Timestamp) -> Result<Vec<StoredKey>, StoreError> {
+    let mut stored = list(conn)?;
+    stored.retain(|key| key.state == KeyState::Retired);
+    stored.retain(|key| key.retired_at.is_some_and(|retired| retired <= at));
+    Ok(stored)
 }
 
-/// Forgets keys that retired at or before a time.
-pub fn delete_retired(
-    conn: &mut AnyConnection,
-    retired_by: Timestamp,
-) -> Result<usize, StoreError> {
-    Ok(diesel::delete(
-        t::table
-            .filter(t::slot.is_null())
-            .filter(t::retired_at.le(retired_by.seconds())),
-    )
-    .execute(conn)?)
+/// A retired key is published no more. Its private part goes; the public one still tells whether an ID token that an app
+/// kept is ours. Of any number that try, one is told yes.
+pub fn withdraw(conn: &mut AnyConnection, kid: &str) -> Result<bool, StoreError> {
+    let nothing: &[u8] = &[];
+    let key = t::table.filter(t::kid.eq(kid)).filter(t::slot.is_null());
+    let changed = diesel::update(key.filter(t::private_key.ne(nothing)))
+        .set(t::private_key.eq(nothing))
+        .execute(conn)?;
+    Ok(changed == 1)
+}
+
+/// Forgets a retired key; of any number that try, one is told yes.
+pub fn delete_retired(conn: &mut AnyConnection, kid: &str) -> Result<bool, StoreError> {
+    let key = t::table.filter(t::kid.eq(kid)).filter(t::slot.is_null());
+    Ok(diesel::delete(key).execute(conn)? == 1)
 }
