@@ -17,6 +17,7 @@ use actix_web::rt::net::{TcpStream, UnixStream};
 use actix_web::{App, web};
 use arc_swap::ArcSwapOption;
 
+use crate::audit::Trail;
 use crate::causes::with_causes;
 use crate::client_cache::ClientCache;
 use crate::clock::Clock;
@@ -128,7 +129,13 @@ pub fn open(config: &Config, exclusive: bool) -> Result<Opened, StartError> {
     };
     let store = Store::open(&config.database.url, options)?;
     let opened = check(store, root_key(config)?)?;
-    for name in opened.store.migrate()? {
+    let now = Clock::system().now();
+    let trail = if exclusive {
+        Trail::of_server(now)
+    } else {
+        Trail::of_command(now)
+    };
+    for name in opened.store.migrate(&trail)? {
         tracing::info!(migration = %name, "migrated");
     }
     Ok(opened)

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
+use latchkey::audit::Trail;
 use latchkey::config::DatabaseUrl;
 use latchkey::store::{AnyConnection, MigrationError, OpenError, Options, Store, StoreError};
 
+use crate::support::op::now;
 use crate::support::postgres;
 
 /// A database of a test's own; its files go with it.
@@ -60,7 +62,7 @@ impl Fixture {
     /// A store with one table of counters, in which the counter `a` is 0.
     fn open_with_counters(&self) -> Store {
         let store = self.open();
-        store.migrate().unwrap();
+        store.migrate(&Trail::of_command(now())).unwrap();
         store
             .write_blocking(|tx| {
                 Ok(tx.batch_execute(
@@ -375,7 +377,7 @@ fn without_prepared_statements_everything_works_too() {
         url: DatabaseUrl::Postgres(url),
         _directory: None,
     };
-    fixture.open().migrate().unwrap();
+    fixture.open().migrate(&Trail::of_command(now())).unwrap();
     let store = fixture.open_with_counters();
     store.write_blocking(|tx| add(tx, 1)).unwrap();
     assert_eq!(value(&store), 1);
@@ -488,11 +490,11 @@ fn a_command_finds_its_turn_beside_a_server_that_never_rests() {
 fn a_command_that_finds_nothing_to_migrate_waits_for_no_writer() {
     let fixture = sqlite();
     let store = fixture.open();
-    store.migrate().unwrap();
+    store.migrate(&Trail::of_command(now())).unwrap();
     let gate = Gate::close(&store);
     let start = Instant::now();
     let command = Store::open(&fixture.url, COMMAND).unwrap();
-    assert_eq!(command.migrate().unwrap(), [""; 0]);
+    assert_eq!(command.migrate(&Trail::of_command(now())).unwrap(), [""; 0]);
     assert!(start.elapsed() < Duration::from_secs(2));
     gate.open_when(|| true);
 }
@@ -551,7 +553,7 @@ fn four_that_start_together_on_an_empty_database_migrate_once() {
                 thread::spawn(move || {
                     together.wait();
                     let store = Store::open(&url, COMMAND).unwrap();
-                    store.migrate().unwrap()
+                    store.migrate(&Trail::of_command(now())).unwrap()
                 })
             })
             .collect();
@@ -568,7 +570,7 @@ fn asking_for_pending_migrations_writes_nothing() {
         let pending = store.pending_migrations().unwrap();
         assert!(!pending.is_empty());
         assert_eq!(store.pending_migrations().unwrap(), pending);
-        assert_eq!(store.migrate().unwrap(), pending);
+        assert_eq!(store.migrate(&Trail::of_command(now())).unwrap(), pending);
     }
 }
 
@@ -576,7 +578,7 @@ fn asking_for_pending_migrations_writes_nothing() {
 fn a_database_of_a_newer_version_is_refused() {
     for fixture in both() {
         let store = fixture.open();
-        store.migrate().unwrap();
+        store.migrate(&Trail::of_command(now())).unwrap();
         store
             .write_blocking(|tx| {
                 Ok(tx.batch_execute(
@@ -585,7 +587,7 @@ fn a_database_of_a_newer_version_is_refused() {
             })
             .unwrap();
         assert!(matches!(
-            store.migrate(),
+            store.migrate(&Trail::of_command(now())),
             Err(MigrationError::NewerSchema { .. })
         ));
         drop(store);

@@ -9,8 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::export::write_down;
 use super::failure::{Failure, heard_or_not};
 use super::output::{self, Format};
+use crate::audit::{Event, Kind};
 use crate::config::Config;
 use crate::startup;
 use crate::store::audit_events::{self, Recorded};
@@ -60,6 +62,10 @@ pub(super) fn run(
 
 fn export(config: &Config, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let store = startup::open_existing(config, false)?.store;
+    write_down(
+        &store,
+        Event::new(Kind::DataExported).noting("what", "audit_events"),
+    );
     let mut behind = None;
     loop {
         let from = behind.take();

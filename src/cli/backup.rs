@@ -152,7 +152,7 @@ fn put_back(config: &Config, backup_file: &Path, path: &Path) -> Result<Option<P
             )));
         }
         let store = Store::open(&DatabaseUrl::Sqlite(draft.clone()), Options::default())?;
-        store.migrate()?;
+        store.migrate(&Trail::of_command(Clock::system().now()))?;
         let stored = store.read_blocking(signing_keys::list)?;
         Keys::read(stored, &root, &config.keys.algorithms).map_err(|error| {
             Failure::new(format!(

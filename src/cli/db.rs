@@ -50,15 +50,15 @@ pub(super) fn run(verb: Verb, format: Format, out: &mut dyn Write) -> Result<Exi
         }
         Err(error) => return Err(told(&error)),
     }
+    let trail = Trail::of_command(Clock::system().now());
     let target = Store::open(&named(&to), ALONE)
         .and_then(|target| {
             target
-                .migrate()
+                .migrate(&trail)
                 .map(|_names| target)
                 .map_err(OpenError::from)
         })
         .map_err(|error| Failure::new(format!("--to: {}", with_causes(&error))))?;
-    let trail = Trail::of_command(Clock::system().now());
     let copied = source.copy_to(&target, &trail)?;
     let row = |(name, rows): &(&str, usize)| vec![(*name).to_owned(), rows.to_string()];
     let describe = |(name, rows): &(&str, usize)| json!({ "table": name, "rows": rows });

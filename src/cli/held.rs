@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::export::write_down;
 use super::failure::Failure;
 use super::output::{self, Format};
 use super::users::open_for;
+use crate::audit::{Event, Kind};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::session::Session;
@@ -18,7 +20,7 @@ use crate::protocol::interaction::Consent;
 use crate::protocol::time::Timestamp;
 use crate::startup::Opened;
 use crate::store::audit_events::{self, Recorded};
-use crate::store::{consents, grants, sessions};
+use crate::store::{Store, consents, grants, sessions};
 
 /// The person, their sign-ins, and what apps may know of them.
 pub(super) fn show(
@@ -27,7 +29,7 @@ pub(super) fn show(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let held = Held::read(config, email)?;
+    let (_, held) = Held::read(config, email)?;
     if format == Format::Json {
         output::object(out, &held.describe())?;
         return Ok(ExitCode::SUCCESS);
@@ -64,7 +66,9 @@ pub(super) fn export(
     format: Format,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let held = Held::read(config, email)?;
+    let (store, held) = Held::read(config, email)?;
+    let event = Event::new(Kind::DataExported).target(&held.user.id);
+    write_down(&store, event.noting("what", "person"));
     let mut value = held.describe();
     if let Some(object) = value.as_object_mut() {
         let events = held.events.iter().map(super::audit::describe).collect();
@@ -90,10 +94,10 @@ struct Held {
 }
 
 impl Held {
-    fn read(config: &Config, email: &str) -> Result<Self, Failure> {
+    fn read(config: &Config, email: &str) -> Result<(Store, Self), Failure> {
         let (Opened { store, .. }, user) = open_for(config, email)?;
         let (lifetimes, now) = (config.session_lifetimes(), Clock::system().now());
-        Ok(store.read_blocking(move |conn| {
+        let held = store.read_blocking(move |conn| {
             let mut sessions = sessions::of_user(conn, &user.id)?;
             sessions.retain(|session| session.is_alive(&lifetimes, now));
             Ok(Self {
@@ -103,7 +107,8 @@ impl Held {
                 events: audit_events::about(conn, &user.id)?,
                 user,
             })
-        })?)
+        })?;
+        Ok((store, held))
     }
 
     fn describe(&self) -> Value {

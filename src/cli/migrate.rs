@@ -8,6 +8,8 @@ use serde_json::json;
 
 use super::failure::{Failure, heard_or_not};
 use super::output::{self, Format};
+use crate::audit::Trail;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::{Options, Store};
 
@@ -28,7 +30,8 @@ pub(super) fn run(
     let (url, options) = (&config.database.url, Options::default());
     let (names, state, code) = match verb {
         Verb::Up => {
-            let names = Store::open(url, options)?.migrate()?;
+            let trail = Trail::of_command(Clock::system().now());
+            let names = Store::open(url, options)?.migrate(&trail)?;
             (names, "applied", ExitCode::SUCCESS)
         }
         // Looking must not make a database.

@@ -9,7 +9,8 @@ use diesel::{QueryableByName, RunQueryDsl, sql_query};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::connection::{self, AnyConnection, MultiBackend, Pooling};
-use super::{MigrationError, StoreError};
+use super::{MigrationError, StoreError, audit_events};
+use crate::audit::{Event, Kind, Trail};
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -38,14 +39,17 @@ struct Count {
 }
 
 /// Runs what is pending and answers the names. Many processes may call it at once: one migrates, the others wait for it.
-pub(super) fn run(connection: &mut AnyConnection) -> Result<Vec<String>, MigrationError> {
+pub(super) fn run(
+    connection: &mut AnyConnection,
+    trail: &Trail,
+) -> Result<Vec<String>, MigrationError> {
     refuse_newer(connection)?;
     // Every command asks. What has nothing to write need not wait for those who write.
     if pending(connection)?.is_empty() {
         return Ok(Vec::new());
     }
     connection::begin_write(connection, Pooling::Session).map_err(StoreError::from)?;
-    match run_in_transaction(connection) {
+    match run_in_transaction(connection, trail) {
         Ok(names) => {
             connection::commit(connection).map_err(StoreError::from)?;
             Ok(names)
@@ -104,7 +108,10 @@ pub(super) fn refuse_foreign(connection: &mut AnyConnection) -> Result<(), Migra
     Ok(())
 }
 
-fn run_in_transaction(connection: &mut AnyConnection) -> Result<Vec<String>, MigrationError> {
+fn run_in_transaction(
+    connection: &mut AnyConnection,
+    trail: &Trail,
+) -> Result<Vec<String>, MigrationError> {
     lock(connection)?;
     // Asked again under the lock: another process may have been faster, and newer.
     refuse_newer(connection)?;
@@ -128,6 +135,11 @@ fn run_in_transaction(connection: &mut AnyConnection) -> Result<Vec<String>, Mig
     }
     if !names.is_empty() {
         check_foreign_keys(connection)?;
+    }
+    // The beginning of a database is none of its changes.
+    if !names.is_empty() && !applied.is_empty() {
+        let event = Event::new(Kind::SchemaMigrated).noting("migrations", names.clone());
+        audit_events::record(connection, trail, &event)?;
     }
     Ok(names)
 }

@@ -66,6 +66,7 @@ use self::job::{Job, Reply, Task};
 use self::queue::Queue;
 use self::workers::{Request, Shared, Worker};
 use self::writer::Writer;
+use crate::audit::Trail;
 use crate::config::DatabaseUrl;
 
 /// A database with the threads that serve it; clones share them.
@@ -185,8 +186,8 @@ impl Store {
     }
 
     /// Brings the schema to this version and answers the names of the migrations that ran.
-    pub fn migrate(&self) -> Result<Vec<String>, MigrationError> {
-        migrations::run(&mut self.connect(Use::Migrate)?)
+    pub fn migrate(&self, trail: &Trail) -> Result<Vec<String>, MigrationError> {
+        migrations::run(&mut self.connect(Use::Migrate)?, trail)
     }
 
     /// The names of the migrations that `migrate` would run.
