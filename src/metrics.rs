@@ -41,6 +41,20 @@ pub enum Bucket {
     Connections,
 }
 
+impl Bucket {
+    /// The label, and the word in audit events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Browser => "browser",
+            Self::Address => "address",
+            Self::Client => "client",
+            Self::Requests => "requests",
+            Self::Connections => "connections",
+        }
+    }
+}
+
 /// The counters of one process.
 pub struct Metrics {
     registry: Registry,
@@ -204,15 +218,7 @@ impl Metrics {
 
     /// There was too much of something.
     pub fn throttled(&self, bucket: Bucket) {
-        let bucket = match bucket {
-            Bucket::Account => "account",
-            Bucket::Browser => "browser",
-            Bucket::Address => "address",
-            Bucket::Client => "client",
-            Bucket::Requests => "requests",
-            Bucket::Connections => "connections",
-        };
-        self.throttled.with_label_values(&[bucket]).inc();
+        self.throttled.with_label_values(&[bucket.as_str()]).inc();
     }
 
     /// Where hashing tells how long it took.

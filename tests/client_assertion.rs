@@ -1,11 +1,13 @@
 //! Clients that sign assertions in place of a secret (`private_key_jwt`). RFC 7523 §3; OpenID Connect Core §9.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use josekit::jws::JwsSigner as _;
 use latchkey::protocol::jose::{KeyPair, Signer, SigningAlgorithm, Typ};
+use latchkey::store::audit_events;
 use serde_json::{Map, Value, json};
 
 use crate::refresh_token::OFFLINE;
@@ -108,6 +110,28 @@ fn refused(op: &Op, jwks: Value) -> String {
 }
 
 on_both_databases! {
+    fn a_refused_assertion_is_written_down_once_for_each_reason_and_a_while(op) {
+        let robot = Robot::new(&op, SigningAlgorithm::Es256);
+        let stranger = Robot { rp: robot.rp.clone(), key: KeyPair::generate(SigningAlgorithm::Es256).unwrap() };
+        let used = robot.assertion(&op, json!({}));
+        assert_eq!(robot.send(&used).status, 200);
+        for _ in 0..3 {
+            assert_eq!(robot.send(&used).status, 401);
+            assert_eq!(robot.send(&robot.assertion(&op, json!({ "aud": "https://other.example" }))).status, 401);
+            assert_eq!(robot.send(&stranger.assertion(&op, json!({}))).status, 401);
+        }
+        let failed = || {
+            let all = op.store.read_blocking(|conn| audit_events::list(conn, None, 1_000)).unwrap();
+            all.into_iter().filter(|event| event.event == "client.authentication_failed").collect::<Vec<_>>()
+        };
+        let reasons: BTreeSet<_> = failed().iter().map(|event| event.detail["reason"].to_string()).collect();
+        assert_eq!((failed().len(), reasons.len()), (3, 3), "{reasons:?}");
+        assert!(failed().iter().all(|event| event.target.as_deref() == Some("robot") && event.address.is_some()));
+        op.clock.advance(Duration::from_secs(900));
+        robot.send(&stranger.assertion(&op, json!({})));
+        assert_eq!(failed().len(), 4);
+    }
+
     fn an_assertion_stands_for_a_secret_at_every_endpoint(op) {
         for algorithm in SigningAlgorithm::ALL {
             let robot = Robot::new(&op, algorithm);

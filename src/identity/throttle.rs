@@ -50,6 +50,11 @@ pub struct Counter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket(pub [u8; 32]);
 
+/// Names the one time until which a counter is full: what goes on until then is written down once.
+pub fn occasion(full: &Bucket, until: Timestamp) -> Vec<u8> {
+    [full.0.as_slice(), &until.seconds().to_be_bytes()].concat()
+}
+
 /// At most 64 windows of a quarter of an hour: whoever guesses without a pause gets fifteen guesses a day.
 const MOST_DOUBLINGS: u32 = 6;
 /// After so long without an attempt everything is forgotten.

@@ -62,7 +62,7 @@ async fn try_sign_out(visit: &mut Visit, parameters: &Parameters) -> Result<Http
     }
     let meant = parameters.get("session").unwrap_or_default();
     let live = visit.signed_in().await?;
-    let remembered = sign_out::end(visit, live, |other| other.session.id == meant).await?;
+    let remembered = sign_out::end(visit, live, None, |other| other.session.id == meant).await?;
     let mut response = see_other(&format!("{}/", visit.state.base()));
     browser::remember_sign_ins(&mut response, &visit.state, &mut visit.browser, remembered);
     Ok(response)

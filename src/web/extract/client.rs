@@ -193,7 +193,10 @@ async fn authenticate(
         let used = use_assertion(state, client, assertion, now).await?;
         return Ok(match used {
             Ok(()) => Ok(client.clone()),
-            Err(refusal) => Err((Some(client.clone()), refusal.into())),
+            Err(refusal) => {
+                write_down(request, state, client, &refusal, now).await?;
+                Err((Some(client.clone()), refusal.into()))
+            }
         });
     }
     let proof = match client_authentication::check(&credentials, client.as_deref(), secrets, now) {
@@ -202,9 +205,8 @@ async fn authenticate(
             let guess = client_authentication::is_guess(&credentials, client.as_deref(), secrets);
             let refused = match counter.filter(|_| guess) {
                 Some(counter) => {
-                    let failed = Event::new(Kind::ClientAuthenticationFailed)
-                        .client(credentials.client_id.as_str());
-                    count(state, counter, trail(request, state, now), failed).await?
+                    let id = &credentials.client_id;
+                    count(state, counter, trail(request, state, now), id).await?
                 }
                 None => None,
             };
@@ -255,20 +257,52 @@ async fn use_assertion(
     })
 }
 
+/// Writes down that an assertion was refused: of one client and network, each reason once in a window, since anybody can
+/// send assertions and nobody is slowed for it.
+async fn write_down(
+    request: &HttpRequest,
+    state: &AppState,
+    client: &Client,
+    refusal: &OAuthError,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let window = state.config.throttle.window.as_secs().max(1);
+    let since = now
+        .seconds()
+        .div_euclid(i64::try_from(window).unwrap_or(i64::MAX));
+    let network = client_ip(request, &state.config.trusted_proxies).map(throttle::network);
+    let (id, reason) = (&client.client_id, refusal.description());
+    let occasion = format!("{id}\0{}\0{reason}\0{since}", network.unwrap_or_default());
+    let trail = trail(request, state, now);
+    let failed = Event::of_client(Kind::ClientAuthenticationFailed, id).noting("reason", reason);
+    let recorded = state
+        .store
+        .write(move |tx| audit_events::record_once(tx, &trail, &failed, occasion.as_bytes()));
+    Ok(recorded.await?)
+}
+
 /// Counts a wrong secret. It is counted afterwards, since a right one is to cost no write: parallel guesses are all looked
 /// at, but no more of them than the limit are told that they were wrong.
 async fn count(
     state: &AppState,
     (bucket, limit): (Bucket, Limit),
     trail: Trail,
-    failed: Event,
+    client: &ClientId,
 ) -> Result<Option<Refused>, Fault> {
+    let failed = Event::of_client(Kind::ClientAuthenticationFailed, client);
+    let failed = failed.noting("reason", "wrong_secret");
+    let throttled = Event::of_client(Kind::ClientThrottled, client);
     let counted = state
         .store
         .write(move |tx| {
             let counted = throttles::count(tx, &bucket, limit, trail.now)?;
             if counted.is_ok() {
                 audit_events::record(tx, &trail, &failed)?;
+            }
+            // From now on nothing is written for those that are slowed.
+            if let Some(until) = throttles::full_until(tx, &bucket, limit, trail.now)? {
+                let occasion = throttle::occasion(&bucket, until);
+                audit_events::record_once(tx, &trail, &throttled, &occasion)?;
             }
             Ok(counted)
         })

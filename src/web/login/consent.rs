@@ -6,11 +6,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
 use super::transaction::Transaction;
+use crate::audit::{Event, Kind};
 use crate::protocol::interaction::{Consent as Allowed, Step};
 use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::parameters::Parameters;
 use crate::protocol::scope;
-use crate::store::consents;
+use crate::store::{audit_events, consents};
 use crate::web::error::Fault;
 use crate::web::extract::browser::SignedIn;
 use crate::web::extract::form;
@@ -89,9 +90,28 @@ async fn try_submit(visit: &mut Visit, parameters: &Parameters) -> Result<HttpRe
                 transaction.show_login_of_another(visit)
             })
         }
-        Some("deny" | "cancel") => Ok(transaction.cancel(visit)),
+        Some("deny" | "cancel") => {
+            write_down_refusal(visit, &transaction, &current).await?;
+            Ok(transaction.cancel(visit))
+        }
         _ => Ok(transaction.show(visit, "/consent")),
     }
+}
+
+async fn write_down_refusal(
+    visit: &Visit,
+    transaction: &Transaction,
+    current: &SignedIn,
+) -> Result<(), Fault> {
+    let event = Event::by_user(Kind::ConsentRefused, &current.user.id)
+        .client(transaction.client.client_id.as_str())
+        .noting("scope", transaction.request.scope.to_string());
+    let trail = visit.trail();
+    let recorded = visit
+        .state
+        .store
+        .write(move |tx| audit_events::record(tx, &trail, &event));
+    Ok(recorded.await?)
 }
 
 async fn earlier_consent(

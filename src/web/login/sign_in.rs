@@ -280,12 +280,15 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
     let counted = {
         let (buckets, trail, throttled) =
             (buckets.clone(), trail.clone(), told(Kind::LoginThrottled));
+        let is_known = known_browser.is_some();
         state
             .store
             .write(move |tx| {
                 let counted = count(tx, &buckets, now)?;
-                if let Err((Bucket(bucket), until)) = &counted {
-                    let occasion = [bucket.as_slice(), &until.seconds().to_be_bytes()].concat();
+                if let Err((full, until)) = &counted {
+                    let occasion = throttle::occasion(full, *until);
+                    let which = which_is_full(is_known, &buckets, full).as_str();
+                    let throttled = throttled.clone().noting("bucket", which);
                     audit_events::record_once(tx, &trail, &throttled, &occasion)?;
                 }
                 Ok(counted)
@@ -293,12 +296,7 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
             .await?
     };
     if let Err((full, until)) = counted {
-        let is_account = buckets.last().is_some_and(|(bucket, _)| *bucket == full);
-        let which = match (&known_browser, is_account) {
-            (Some(_), _) => metrics::Bucket::Browser,
-            (None, true) => metrics::Bucket::Account,
-            (None, false) => metrics::Bucket::Address,
-        };
+        let which = which_is_full(known_browser.is_some(), &buckets, &full);
         tracing::info!(
             known_browser = known_browser.is_some(),
             "sign-in slowed after too many failures"
@@ -327,6 +325,19 @@ async fn prove(visit: &mut Visit, login: &str, typed: &str, wish: Wish) -> Resul
     Ok(opened.map_or(Attempt::Mismatch, |signed_in| {
         Attempt::SignedIn(Box::new(signed_in))
     }))
+}
+
+fn which_is_full(
+    known_browser: bool,
+    buckets: &[(Bucket, Limit)],
+    full: &Bucket,
+) -> metrics::Bucket {
+    let is_account = buckets.last().is_some_and(|(bucket, _)| bucket == full);
+    match (known_browser, is_account) {
+        (true, _) => metrics::Bucket::Browser,
+        (false, true) => metrics::Bucket::Account,
+        (false, false) => metrics::Bucket::Address,
+    }
 }
 
 /// A right password; `stronger` replaces a hash that was made with less than today's settings.
@@ -404,6 +415,7 @@ async fn open_session(
     };
     let mut succeeded = wish.event(Kind::LoginSucceeded).target(&user.id);
     succeeded.actor = Some(user.id.clone());
+    let failed = wish.event(Kind::LoginFailed).target(&user.id);
     let trail = visit.trail();
     let opened = {
         let (session, hash, user, is_earlier) = (
@@ -419,10 +431,17 @@ async fn open_session(
                 take_back(tx, &buckets)?;
                 // The password may have been changed, or the account switched off, while this one was being verified; the
                 // lock keeps that from happening between this look and our commit.
-                let current = users::find_locked(tx, &user.id)?.filter(|current| {
-                    !current.disabled && current.password_hash == user.password_hash
-                });
-                if current.is_none() {
+                let reason = match users::find_locked(tx, &user.id)? {
+                    None => Some("deleted"),
+                    Some(current) if current.disabled => Some("disabled"),
+                    Some(current) if current.password_hash != user.password_hash => {
+                        Some("password_changed")
+                    }
+                    Some(_) => None,
+                };
+                if let Some(reason) = reason {
+                    let failed = failed.clone().noting("reason", reason);
+                    audit_events::record(tx, &trail, &failed)?;
                     return Ok(None);
                 }
                 if let (Some(stronger), Some(old)) = (&verified.stronger, &user.password_hash) {
@@ -443,7 +462,11 @@ async fn open_session(
             })
             .await?
     };
-    let Some(id) = opened else { return Ok(None) };
+    let Some(id) = opened else {
+        tracing::info!("sign-in failed");
+        visit.state.metrics.login(LoginResult::Failed);
+        return Ok(None);
+    };
     session.id = id;
     visit.browser.keep_only(&live);
     visit.browser.signed_in(

@@ -29,10 +29,11 @@ const DONE: &[u8] = b"end-session.done";
 const EVERYBODY: &str = "all";
 
 /// Ends sign-ins of this browser on the server, and in the same transaction everything that was issued in them and not
-/// for the time after. Says whether the cookie of those that remain outlives the browser's window.
+/// for the time after; `app` is who asked for it. Says whether the cookie of those that remain outlives the browser's window.
 pub(in crate::web) async fn end(
     visit: &mut Visit,
     live: Vec<SignedIn>,
+    app: Option<&ClientId>,
     is_meant: impl Fn(&SignedIn) -> bool,
 ) -> Result<bool, Fault> {
     visit.browser.keep_only(&live);
@@ -42,6 +43,7 @@ pub(in crate::web) async fn end(
     if let Some(first) = ended.first() {
         about_user(&visit.request, &first.user.id);
     }
+    let app = app.map(|id| id.as_str().to_owned());
     if !sessions.is_empty() {
         visit
             .state
@@ -49,8 +51,9 @@ pub(in crate::web) async fn end(
             .write(move |tx| {
                 for session in &sessions {
                     if sessions::end(tx, &session.id, now)? {
-                        let event = Event::by_user(Kind::SessionEnded, &session.user_id)
+                        let mut event = Event::by_user(Kind::SessionEnded, &session.user_id)
                             .noting("session", session.id.as_str());
+                        event.client_id.clone_from(&app);
                         audit_events::record(tx, &trail, &event)?;
                     }
                     grants::revoke_session(tx, &session.id, now)?;

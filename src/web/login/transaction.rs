@@ -440,6 +440,13 @@ impl Transaction {
             .session
             .should_be_touched(&visit.state.session_lifetimes(), now);
         let allowed = allowed.then(|| Consent::needed(&grant.scope, &grant.claims));
+        // An app that renews silently does so every few minutes, and nobody enters anything.
+        let entered = (!self.request.prompt.is_none()).then(|| {
+            Event::by_user(Kind::AppEntered, &grant.subject)
+                .client(grant.client_id.as_str())
+                .noting("session", grant.session_id.as_str())
+                .noting("grant", grant.id.as_str())
+        });
         let trail = visit.trail();
         let written = visit
             .state
@@ -461,6 +468,9 @@ impl Transaction {
                         audit_events::record(tx, &trail, &event)?;
                     }
                     consents::put(tx, user_id, client_id, &consent, now)?;
+                }
+                if let Some(entered) = &entered {
+                    audit_events::record(tx, &trail, entered)?;
                 }
                 grants::insert(tx, &grant)?;
                 authorization_codes::insert(tx, &issued, &hash)?;

@@ -248,7 +248,8 @@ impl Departure {
         live: Vec<SignedIn>,
         is_meant: impl Fn(&SignedIn) -> bool,
     ) -> Result<HttpResponse, Fault> {
-        let remembered = sign_out::end(visit, live, is_meant).await?;
+        let app = self.client.as_ref().map(|client| &client.client_id);
+        let remembered = sign_out::end(visit, live, app, is_meant).await?;
         let mut response = self.leave(visit);
         browser::remember_sign_ins(&mut response, &visit.state, &mut visit.browser, remembered);
         Ok(response)
