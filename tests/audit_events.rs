@@ -1,15 +1,24 @@
 //! What is written down for those who have to find out later. OWASP ASVS 5.0 §16.3.
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use latchkey::audit::Kind;
+use latchkey::protocol::seal::TokenHash;
+use latchkey::seed::{Seed, UserEntry};
 use latchkey::store::audit_events::{self, Recorded};
 use latchkey::store::users;
 use serde_json::json;
 
 use crate::refresh_token::{OFFLINE, connect, notes, refreshed};
+use crate::support::installation::Installation;
 use crate::support::on_both_databases;
-use crate::support::op::{EMAIL, Op};
+use crate::support::op::{CALLBACK, Database, EMAIL, Op, SECRET};
 use crate::support::race::race;
+use crate::support::wait::pause;
 use crate::throttle::attempt_in as attempt;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -114,6 +123,15 @@ on_both_databases! {
         browser.submit(&page, &[]);
         let event = only(&op, "session.ended");
         assert_eq!((event.actor, event.target), (Some(alice(&op)), Some(alice(&op))));
+        assert_eq!(event.client_id, None, "no app asked for it");
+    }
+
+    fn an_app_that_signs_somebody_out_is_written_down(op) {
+        let mut browser = op.browser();
+        let code = browser.complete(&op.rp().authorize(&[])).code();
+        let tokens = op.rp().exchange(&code, &[]);
+        browser.get(&op.url(&format!("/end-session?id_token_hint={}", tokens.text("id_token"))));
+        assert_eq!(only(&op, "session.ended").client_id.as_deref(), Some("rp"));
     }
 
     fn b5_a_replay_is_written_down_once_with_whose_family_ended(op) {
@@ -146,6 +164,7 @@ on_both_databases! {
         }
         let kinds: Vec<_> = named(&op, "token.revoked").iter().map(|event| event.detail["token_type"].clone()).collect();
         assert_eq!(kinds, ["access_token", "refresh_token"]);
+        assert!(named(&op, "token.revoked").iter().all(|event| event.actor.as_deref() == Some("notes")));
         let wrong = rp.http().post(op.url("/token")).basic_auth("notes", Some("wrong"))
             .form(&[("grant_type", "refresh_token")]).send().unwrap();
         assert_eq!(wrong.status(), 401);
@@ -153,23 +172,138 @@ on_both_databases! {
     }
 
     fn what_a_file_changes_is_written_down_by_what_it_means(op) {
-        let before = events(&op).len();
         assert_eq!(only(&op, "user.created").actor.as_deref(), Some("command"));
+        let before = events(&op).len();
         op.seed(json!({ "users": [{ "email": EMAIL, "disabled": true, "password": "another-good-battery-horse" }] }));
         op.seed(json!({ "users": [{ "email": EMAIL, "disabled": false, "groups": ["staff"] }] }));
-        op.seed(json!({ "clients": [{
-            "client_id": "rp", "client_name": "Other Notes", "client_secret": "another-secret-of-more-than-thirty-two",
-            "redirect_uris": ["https://rp.example/callback"]
-        }] }));
-        let mut names: Vec<_> = events(&op).into_iter().map(|event| event.event).collect();
-        names.sort_unstable();
-        assert_eq!(names, [
-            "client.created", "client.secret_added", "client.secret_added", "client.updated",
-            "password.changed", "user.created", "user.disabled", "user.enabled", "user.updated",
-        ]);
-        let count = before + 6;
+        let since: Vec<_> = events(&op).into_iter().skip(before).map(|event| (event.event, event.detail)).collect();
+        for (name, detail) in [
+            ("user.disabled", json!({})),
+            ("password.changed", json!({})),
+            ("user.enabled", json!({})),
+            ("user.updated", json!({ "changed": ["groups"], "before": { "groups": [] }, "after": { "groups": ["staff"] } })),
+        ] {
+            let found: Vec<_> = since.iter().filter(|(event, _)| event == name).collect();
+            assert_eq!(found.len(), 1, "{name}: {since:#?}");
+            assert_eq!(json!(found[0].1), detail, "{name}");
+        }
+        assert_eq!(since.len(), 4, "{since:#?}");
         op.seed(json!({ "users": [{ "email": EMAIL, "disabled": false, "groups": ["staff"] }] }));
-        assert_eq!(events(&op).len(), count, "what changes nothing is no event");
+        assert_eq!(events(&op).len(), before + 4, "what changes nothing is no event");
+    }
+
+    fn who_may_do_more_is_told_from_who_is_called_otherwise(op) {
+        let made = only(&op, "user.created").detail;
+        assert_eq!(json!(made["after"]), json!({ "admin": false, "disabled": false, "email_verified": true, "groups": [] }));
+        op.seed(json!({ "users": [{ "email": EMAIL, "admin": true, "claims": { "name": "Alice Smith", "phone_number": "+49 30 99" } }] }));
+        let event = only(&op, "user.updated");
+        assert_eq!(json!(event.detail), json!({
+            "changed": ["admin", "claims"], "before": { "admin": false }, "after": { "admin": true }
+        }));
+        op.seed(json!({ "groups": [{ "name": "admins", "members": [EMAIL] }] }));
+        let joined = named(&op, "user.updated").pop().unwrap();
+        assert_eq!(json!(joined.detail["after"]), json!({ "groups": ["admins"] }));
+        let all = format!("{:?}", events(&op));
+        for personal in ["Archer", "Smith", "+49", "1990-02-03", "Bremen", EMAIL, "$argon2"] {
+            assert!(!all.contains(personal), "{personal}: {all}");
+        }
+    }
+
+    fn where_an_app_sends_people_and_what_it_need_not_do_is_written_down(op) {
+        let made = only(&op, "client.created").detail;
+        assert_eq!(made["after"]["token_endpoint_auth_method"], "client_secret_basic");
+        assert_eq!(made["after"]["redirect_uris"], json!([CALLBACK]));
+        op.seed(json!({ "clients": [{
+            "client_id": "rp", "client_name": "Other Notes", "client_secret": SECRET, "skip_consent": true,
+            "redirect_uris": [CALLBACK, "https://evil.example/cb"]
+        }] }));
+        let detail = only(&op, "client.updated").detail;
+        assert_eq!(json!(detail), json!({
+            "changed": ["client_name", "redirect_uris", "skip_consent"],
+            "before": { "redirect_uris": [CALLBACK], "skip_consent": false },
+            "after": { "redirect_uris": [CALLBACK, "https://evil.example/cb"], "skip_consent": true }
+        }));
+    }
+
+    fn every_secret_that_begins_or_ends_is_written_down_by_its_id(op) {
+        let secret = |event: &Recorded| event.detail["secret"].as_str().unwrap().to_owned();
+        let with = |secret: &str| op.seed(json!({ "clients": [{ "client_id": "rp", "client_secret": secret, "redirect_uris": [CALLBACK] }] }));
+        let first = secret(&only(&op, "client.secret_added"));
+        with("another-secret-of-more-than-thirty-two");
+        let second = secret(named(&op, "client.secret_added").last().unwrap());
+        assert_ne!(first, second);
+        assert_eq!(secret(&only(&op, "client.secret_revoked")), first, "the new one took its place");
+        with("another-secret-of-more-than-thirty-two");
+        assert_eq!(named(&op, "client.secret_added").len(), 2, "what changes nothing is no event");
+        // A client that becomes public loses what it had.
+        op.seed(json!({ "clients": [{ "client_id": "rp", "token_endpoint_auth_method": "none", "redirect_uris": [CALLBACK] }] }));
+        let ended: Vec<_> = named(&op, "client.secret_revoked").iter().map(secret).collect();
+        assert_eq!(ended.len(), 2);
+        assert!(ended.contains(&first) && ended.contains(&second));
+        let updated = named(&op, "client.updated");
+        assert_eq!(updated.len(), 2, "its name before, and no word of what had ended: {updated:#?}");
+        assert_eq!(updated[1].detail["after"]["token_endpoint_auth_method"], "none");
+    }
+
+    fn a_hash_that_a_file_names_no_more_is_an_end_and_no_beginning(op) {
+        let hashes = |hashes: &[&str]| {
+            let hashes: Vec<_> = hashes.iter().map(|text| json!({ "sha256": URL_SAFE_NO_PAD.encode(TokenHash::of(text).as_bytes()) })).collect();
+            op.seed(json!({ "clients": [{ "client_id": "api", "client_secret_hashes": hashes, "redirect_uris": [CALLBACK] }] }));
+        };
+        hashes(&["one", "two"]);
+        let of_api = |name: &str| named(&op, name).into_iter().filter(|event| event.target.as_deref() == Some("api")).count();
+        assert_eq!((of_api("client.secret_added"), of_api("client.secret_revoked")), (2, 0));
+        hashes(&["one"]);
+        assert_eq!((of_api("client.secret_added"), of_api("client.secret_revoked")), (2, 1));
+    }
+
+    fn whom_a_file_takes_over_is_written_down_once(op) {
+        let by_hand = Seed::of_new_user(UserEntry { email: "b@example.test".to_owned(), ..UserEntry::default() }, &op.config).unwrap();
+        by_hand.apply(&op.store, &op.config, op.clock.now()).unwrap();
+        for _ in 0..2 {
+            op.seed(json!({ "users": [{ "email": "b@example.test" }] }));
+        }
+        let bob = op.store.read_blocking(|conn| users::find_by_email(conn, "b@example.test")).unwrap().unwrap();
+        assert_eq!(only(&op, "user.managed").target, Some(bob.id));
+    }
+
+    fn who_entered_which_app_is_written_down_but_not_who_was_looked_for(op) {
+        let mut browser = op.browser();
+        browser.complete(&op.rp().authorize(&[])).code();
+        browser.complete(&op.rp().authorize(&[])).code();
+        let entered = named(&op, "app.entered");
+        assert_eq!(entered.len(), 2);
+        for event in &entered {
+            assert_eq!((&event.actor, event.client_id.as_deref()), (&Some(alice(&op)), Some("rp")));
+        }
+        browser.get(&op.rp().authorize(&[("prompt", "none")]));
+        assert_eq!(named(&op, "app.entered").len(), 2, "an app that renews silently is not entered");
+    }
+
+    fn who_refuses_an_app_is_written_down(op) {
+        let mut browser = op.browser();
+        let page = browser.get(&op.rp().authorize(&[("scope", "openid email")]));
+        let consent = browser.sign_in(&page);
+        let back = browser.submit(&consent, &[("action", "deny")]);
+        assert_eq!(back.callback()["error"], "access_denied");
+        let event = only(&op, "consent.refused");
+        assert_eq!((event.actor, event.client_id.as_deref()), (Some(alice(&op)), Some("rp")));
+        assert_eq!(named(&op, "app.entered").len() + named(&op, "consent.given").len(), 0);
+    }
+
+    fn a_slowed_app_and_the_counter_that_filled_are_written_down_once(op with QUICK) {
+        let rp = op.rp();
+        let wrong = || rp.http().post(op.url("/token")).basic_auth("rp", Some("wrong")).form(&[("grant_type", "x")]).send().unwrap().status();
+        let statuses: Vec<_> = (0..6).map(|_| wrong().as_u16()).collect();
+        assert_eq!(statuses, [401, 401, 401, 429, 429, 429]);
+        let failed = named(&op, "client.authentication_failed");
+        assert_eq!(failed.len(), 3);
+        assert_eq!((failed[0].target.as_deref(), &failed[0].detail["reason"]), (Some("rp"), &json!("wrong_secret")));
+        assert_eq!(only(&op, "client.throttled").target.as_deref(), Some("rp"));
+        for _ in 0..4 {
+            attempt(&mut op.browser(), EMAIL, "not-the-password-of-anybody");
+        }
+        assert_eq!(only(&op, "login.throttled").detail["bucket"], "account");
     }
 
     fn an_event_stays_as_long_as_the_configuration_says(op with [("audit.retention", "30d")]) {
@@ -180,7 +314,12 @@ on_both_databases! {
         assert_eq!(events(&op).len(), recorded);
         op.clock.advance(DAY);
         assert_eq!(op.prune().audit_events, recorded);
-        assert_eq!(events(&op).len(), 0);
+        let pruned = only(&op, "audit.pruned");
+        assert_eq!((events(&op).len(), &pruned.detail["events"]), (1, &json!(recorded)));
+        assert_eq!(pruned.actor.as_deref(), Some("server"));
+        op.clock.advance(30 * DAY);
+        assert_eq!(op.prune().audit_events, 1);
+        assert_eq!(events(&op).len(), 0, "that others went is no news for ever");
     }
 
     fn events_are_read_page_by_page_without_a_gap(op) {
@@ -198,5 +337,82 @@ on_both_databases! {
             read.extend(page);
         }
         assert_eq!(read, whole);
+        let created = read.iter().filter(|event| event.event == "client.created");
+        let names: Vec<_> = created.filter_map(|event| event.target.as_deref()).collect();
+        assert_eq!(names, ["rp", "app0", "app1", "app2", "app3", "app4"], "as it happened");
     }
+}
+
+#[test]
+fn what_did_not_happen_is_not_written_down() {
+    for database in Database::all() {
+        let place = Installation::new(database);
+        place.apply(&json!({ "users": [{ "email": EMAIL }] }));
+        place.run(&["users", "unlock", EMAIL]);
+        place.run(&["users", "end-sessions", EMAIL, "--apps"]);
+        // Somebody is deleted while a password of theirs is typed.
+        let mut setting = place.typing(&["users", "set-password", EMAIL]);
+        pause(Duration::from_secs(3));
+        place.run(&["users", "delete", EMAIL]);
+        let mut line = setting.stdin.take().unwrap();
+        let _looked_late = line.write_all(b"a-password-for-nobody\n");
+        drop(line);
+        assert_eq!(setting.wait().unwrap().code(), Some(1));
+        let events = place.objects(&["audit", "export"]);
+        let names: BTreeSet<_> = events
+            .iter()
+            .map(|event| event["event"].as_str().unwrap())
+            .collect();
+        let happened = BTreeSet::from(["user.created", "user.deleted", "data.exported"]);
+        assert_eq!(names, happened);
+    }
+}
+
+#[test]
+fn who_takes_data_away_is_written_down() {
+    let place = Installation::new(Database::Sqlite);
+    place.apply(&json!({ "users": [{ "email": EMAIL }] }));
+    place.run(&["export"]);
+    place.run(&["users", "export", EMAIL]);
+    let events = place.objects(&["audit", "export"]);
+    let exported = events
+        .iter()
+        .filter(|event| event["event"] == "data.exported");
+    let what: Vec<_> = exported
+        .map(|event| event["detail"]["what"].as_str().unwrap())
+        .collect();
+    for kind in ["everything", "person", "audit_events"] {
+        assert!(what.contains(&kind), "{kind}: {what:?}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_event_and_no_other() {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once("Names are\n").expect("the list begins");
+    let (list, _) = rest
+        .split_once(" What a stranger typed")
+        .expect("the list ends");
+    let words = list
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.contains('.'));
+    let named: BTreeSet<String> = words.flat_map(spelt_out).collect();
+    let known: BTreeSet<String> = Kind::ALL
+        .iter()
+        .map(|kind| kind.as_str().to_owned())
+        .collect();
+    assert_eq!(named, known);
+}
+
+/// `user.created|deleted` is two.
+fn spelt_out(name: &str) -> Vec<String> {
+    let (thing, happened) = name
+        .split_once('.')
+        .expect("a thing and what happened to it");
+    happened
+        .split('|')
+        .map(|happened| format!("{thing}.{happened}"))
+        .collect()
 }

@@ -303,6 +303,14 @@ impl Installation {
         command.spawn().unwrap()
     }
 
+    /// Begins a command that waits for a line.
+    pub fn typing(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
     /// A file beside the configuration.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
