@@ -32,8 +32,8 @@ use crate::protocol::seal::{RootKey, SealingKey};
 use crate::random;
 use crate::seed::{self, DevApp, SeedError};
 use crate::store::{
-    MigrationError, OpenError, Options, Store, StoreError, properties, signing_keys, sync_folder,
-    with_suffix,
+    MigrationError, OpenError, Options, Store, StoreError, create_for_owner_of, folder_of,
+    properties, signing_keys, sync_folder, with_suffix,
 };
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::waiting;
@@ -558,12 +558,7 @@ pub fn write_new_file(file: &Path, text: &str) -> io::Result<()> {
 
 fn write_draft(draft: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut opened = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(draft)?;
+    let mut opened = create_for_owner_of(folder_of(draft), draft)?;
     opened.write_all(text.as_bytes())?;
     opened.sync_all()
 }

@@ -12,11 +12,13 @@ use super::failure::Failure;
 use super::keys::wait_until_servers_have_seen;
 use super::output::{self, Format};
 use crate::audit::{Event, Kind, Trail};
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseUrl};
 use crate::keys::Keys;
 use crate::random;
 use crate::startup;
+use crate::store::backup::Kept;
 use crate::store::{Options, Store, audit_events, backup, signing_keys, with_suffix};
 
 #[derive(Args)]
@@ -70,9 +72,13 @@ pub(super) fn back_up(
     backup::discard(&draft);
     made?;
     let trail = Trail::of_command(Clock::system().now());
-    store.write_blocking(move |tx| {
+    let told = store.write_blocking(move |tx| {
         audit_events::record(tx, &trail, &Event::new(Kind::DatabaseBackedUp))
-    })?;
+    });
+    // A full disk is a reason to want a backup, and here it is.
+    if let Err(error) = told {
+        tracing::warn!(error = %with_causes(&error), "the backup is made, but the event could not be written");
+    }
     let bytes = std::fs::metadata(file)?.len();
     let key = config
         .default_secret_key_file()
@@ -110,7 +116,7 @@ pub(super) fn restore(
             if let DatabaseUrl::Postgres(_) = config.database.url {
                 wait_until_servers_have_seen();
             }
-            None
+            Kept::default()
         }
         (Some(_), DatabaseUrl::Postgres(_)) => {
             return Err(Failure::new(
@@ -122,29 +128,35 @@ pub(super) fn restore(
     };
     match format {
         Format::Table => {
-            if let Some(kept) = &kept {
-                writeln!(out, "the database of before is {}", kept.display())?;
+            if let Some(file) = &kept.database {
+                writeln!(out, "the database of before is {}", file.display())?;
+            }
+            for file in &kept.beside {
+                writeln!(out, "what lay beside it is {}", file.display())?;
             }
             writeln!(
                 out,
                 "A new epoch has begun: all sign-ins, codes and tokens of before have ended. People, apps and keys are as they were."
             )?;
         }
-        Format::Json => output::object(out, &json!({ "kept": kept }))?,
+        Format::Json => output::object(
+            out,
+            &json!({ "kept": kept.database, "kept_beside": kept.beside }),
+        )?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Everything is judged and changed in a draft; the database itself is replaced at the very end, in one step.
-fn put_back(config: &Config, backup_file: &Path, path: &Path) -> Result<Option<PathBuf>, Failure> {
+fn put_back(config: &Config, backup_file: &Path, path: &Path) -> Result<Kept, Failure> {
     let (file, _lock) = backup::reserve(path)?;
     let root = startup::existing_root_key(config)?;
     let draft = sibling(&file, "restore");
-    let kept_as = sibling(&file, "before-restore");
-    let had_one = file.try_exists()?;
     let done = (|| {
-        backup::copy(backup_file, &draft)
-            .map_err(|error| Failure::new(format!("{}: {error}", backup_file.display())))?;
+        backup::copy(backup_file, &draft, &file).map_err(|error| {
+            let cause = with_causes(&error);
+            Failure::new(format!("{}: {cause}", backup_file.display()))
+        })?;
         if let Some(problem) = backup::problem_of(&draft)? {
             let name = backup_file.display();
             return Err(Failure::new(format!(
@@ -162,11 +174,10 @@ fn put_back(config: &Config, backup_file: &Path, path: &Path) -> Result<Option<P
         begin_epoch(&store)?;
         drop(store);
         backup::settle(&draft)?;
-        backup::replace(&draft, &file, &kept_as)?;
-        Ok(())
+        Ok(backup::replace(&draft, &file)?)
     })();
     backup::discard(&draft);
-    done.map(|()| had_one.then_some(kept_as))
+    done
 }
 
 /// Times are whole seconds. What a server issues after this is of a later one than the epoch, so that nobody has to guess on

@@ -3,25 +3,55 @@
 use std::error::Error as _;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
+use diesel::result::ConnectionError;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
 
 use super::connection::{Target, Use};
-use super::files::{self, sync_folder, with_suffix};
+use super::files::{self, create_for_owner_of, folder_of, owned_like, sync_folder, with_suffix};
 use super::schema::{authorization_codes, client_tokens, grants, properties as property, sessions};
 use super::{AnyConnection, OpenError, Store, StoreError, on_each, properties};
 use crate::causes::with_causes;
 use crate::protocol::time::Timestamp;
+use crate::random;
 
 /// When this timeline began, in seconds since 1970; nobody knows what was used or revoked at the end of the one before.
 const EPOCH: &str = "epoch.began_at";
 /// What SQLite may put beside a database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Why a database was not replaced by another.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    #[error("somebody else has {} open; stop it first, nothing was changed", file.display())]
+    Open { file: PathBuf },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where that is now what a restored database took the place of.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pub database: Option<PathBuf>,
+    /// What SQLite had put beside it and could not take into it, or what was left of one that is gone.
+    pub beside: Vec<PathBuf>,
+}
+
+impl ReplaceError {
+    fn open(file: &Path) -> Self {
+        Self::Open {
+            file: file.to_owned(),
+        }
+    }
+}
 
 #[derive(QueryableByName)]
 struct Verdict {
@@ -101,7 +131,7 @@ pub fn reserve(path: &Path) -> Result<(PathBuf, File), OpenError> {
     let file = match fs::canonicalize(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = fs::canonicalize(files::folder_of(path)).map_err(failed)?;
+            let folder = fs::canonicalize(folder_of(path)).map_err(failed)?;
             folder.join(path.file_name().unwrap_or_default())
         }
         Err(error) => return Err(failed(error)),
@@ -110,37 +140,132 @@ pub fn reserve(path: &Path) -> Result<(PathBuf, File), OpenError> {
     Ok((file, lock))
 }
 
-/// Copies a file for its owner's eyes only, and makes that durable.
-pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = File::open(from)?;
-    let mut copy = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)?;
-    io::copy(&mut source, &mut copy)?;
+/// Copies a database, with the log that may lie beside it, for a draft of what `file` is going to be; durable.
+pub fn copy(from: &Path, draft: &Path, file: &Path) -> Result<(), ReplaceError> {
+    // Beside the file, not beside a symbolic link to it, lies its log.
+    let from = fs::canonicalize(from)?;
+    let mut source = match keep_out(&from) {
+        Err(ReplaceError::Io(error)) if is_write_protected(&error) => File::open(&from)?,
+        held => held?,
+    };
+    copy_part(&mut source, draft, file)?;
+    for suffix in ["-wal", "-journal"] {
+        match File::open(with_suffix(&from, suffix)) {
+            Ok(mut part) => copy_part(&mut part, &with_suffix(draft, suffix), file)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_part(part: &mut File, draft: &Path, file: &Path) -> io::Result<()> {
+    let mut copy = create_for_owner_of(owned_like(file), draft)?;
+    io::copy(part, &mut copy)?;
     copy.sync_all()
 }
 
-/// Puts a settled database in the place of another, which stays under a second name. Whoever is interrupted, even by a
-/// power failure, leaves the one or the other whole.
-pub fn replace(draft: &Path, file: &Path, kept_as: &Path) -> Result<(), StoreError> {
-    files::give_to_owner_of(file, draft).map_err(StoreError::fault)?;
-    let exists = file.try_exists().map_err(StoreError::fault)?;
-    if exists {
-        // A log of the old database must never be read into the new one.
-        if settle(file).is_err() {
-            for suffix in BESIDE {
-                let (beside, kept) = (with_suffix(file, suffix), with_suffix(kept_as, suffix));
-                if beside.try_exists().map_err(StoreError::fault)? {
-                    fs::rename(beside, kept).map_err(StoreError::fault)?;
-                }
-            }
-        }
-        fs::hard_link(file, kept_as).map_err(StoreError::fault)?;
+/// Puts a settled database in the place of another, which stays under other names. Whoever is interrupted, even by a power
+/// failure, leaves the one or the other whole.
+pub fn replace(draft: &Path, file: &Path) -> Result<Kept, ReplaceError> {
+    let _alone = put_to_rest(file)?;
+    let (kept_as, parts) = (files::kept_name(file, &random::id()), parts_of(file)?);
+    for step in steps(draft, file, &kept_as, &parts) {
+        step.take()?;
     }
-    fs::rename(draft, file).map_err(StoreError::fault)?;
-    sync_folder(file).map_err(StoreError::fault)
+    let (database, beside) = parts
+        .into_iter()
+        .partition::<Vec<_>, _>(|part| part.is_empty());
+    Ok(Kept {
+        beside: beside
+            .iter()
+            .map(|part| with_suffix(&kept_as, part))
+            .collect(),
+        database: database.first().map(|_| kept_as),
+    })
+}
+
+/// Brings everything of a database that is in use no more into its one file, unless it is broken, and keeps others out of it.
+fn put_to_rest(file: &Path) -> Result<Option<File>, ReplaceError> {
+    if !file.try_exists()? {
+        return Ok(None);
+    }
+    // SQLite would delete the log of an empty file unread.
+    let settled = (fs::metadata(file)?.len() > 0).then(|| settle(file));
+    let held = keep_out(file)?;
+    match settled {
+        // Somebody came in between, who may have written.
+        Some(Ok(())) if parts_of(file)?.len() > 1 => Err(ReplaceError::open(file)),
+        // A full disk or the like: what the log holds would be left behind. A broken file holds it no more.
+        Some(Err(error)) if error.is_unavailable() => Err(error.into()),
+        _ => Ok(Some(held)),
+    }
+}
+
+/// Whoever uses a database of SQLite has a lock on some of its bytes; this one is on all. It ends with the handle, or with any
+/// other handle of the file in this process.
+fn keep_out(file: &Path) -> Result<File, ReplaceError> {
+    let handle = OpenOptions::new().read(true).write(true).open(file)?;
+    match fcntl_lock(&handle, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(handle),
+        Err(Errno::AGAIN | Errno::ACCESS) => Err(ReplaceError::open(file)),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+/// What there is of a database, by its suffixes: the file itself and what SQLite put beside it.
+fn parts_of(file: &Path) -> io::Result<Vec<&'static str>> {
+    let mut parts = Vec::new();
+    for suffix in [""].into_iter().chain(BESIDE) {
+        if with_suffix(file, suffix).try_exists()? {
+            parts.push(suffix);
+        }
+    }
+    Ok(parts)
+}
+
+/// One thing that is done to a folder, as a whole or not at all.
+enum Step {
+    Link(PathBuf, PathBuf),
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf),
+    /// What was done before is on the disk before anything is done after.
+    Sync(PathBuf),
+}
+
+impl Step {
+    fn take(&self) -> io::Result<()> {
+        match self {
+            Self::Link(from, to) => fs::hard_link(from, to),
+            Self::Remove(file) => fs::remove_file(file),
+            Self::Rename(from, to) => fs::rename(from, to),
+            Self::Sync(file) => sync_folder(file),
+        }
+    }
+}
+
+/// The old database has all its second names before it loses one of its first, and a log of it is never read into the new one.
+fn steps(draft: &Path, file: &Path, kept_as: &Path, parts: &[&str]) -> Vec<Step> {
+    let sync = || [Step::Sync(file.to_owned())];
+    let links = parts
+        .iter()
+        .map(|part| Step::Link(with_suffix(file, part), with_suffix(kept_as, part)));
+    let beside = parts.iter().filter(|part| !part.is_empty());
+    let removals = beside.map(|part| Step::Remove(with_suffix(file, part)));
+    links
+        .chain(sync())
+        .chain(removals)
+        .chain(sync())
+        .chain([Step::Rename(draft.to_owned(), file.to_owned())])
+        .chain(sync())
+        .collect()
+}
+
+fn is_write_protected(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// Gives a whole file its name, unless something has that name already.
@@ -192,5 +317,9 @@ pub fn epoch(conn: &mut AnyConnection) -> Result<Option<Timestamp>, StoreError> 
 
 fn connect(file: &Path) -> Result<AnyConnection, StoreError> {
     let target = Target::sqlite(file.to_owned()).map_err(StoreError::fault)?;
-    Ok(target.connect(Use::Write)?)
+    target.connect(Use::Write).map_err(|error| match error {
+        // Of what is no database SQLite says so here; waiting would not help.
+        ConnectionError::CouldntSetupConfiguration(error) => error.into(),
+        error => error.into(),
+    })
 }

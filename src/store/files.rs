@@ -2,23 +2,22 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
+use rustix::process::geteuid;
 use tracing::warn;
 
 use super::OpenError;
 
+/// What comes between the name of a database and the name under which a restore keeps it.
+const KEPT: &str = ".before-restore-";
+
 /// Creates the database when there is none.
 pub(super) fn make(path: &Path) -> Result<(), OpenError> {
     // Only a new file is opened: closing any handle of an existing one would drop SQLite's locks in this process.
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
+    match create_for_owner_of(folder_of(path), path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(file_error(path, error)),
@@ -34,6 +33,7 @@ pub(super) fn find(path: &Path) -> Result<PathBuf, OpenError> {
         },
         _ => file_error(path, error),
     })?;
+    refuse_second_name(&file)?;
     // SQLite gives -wal and -shm the mode of the database itself.
     for suffix in ["", "-wal", "-shm"] {
         warn_when_others_may_read(&with_suffix(&file, suffix));
@@ -52,14 +52,13 @@ pub(super) fn is_read_only(file: &Path) -> bool {
 /// Takes the lock that a server holds until its process ends, however it ends.
 pub(super) fn lock(file: &Path) -> Result<File, OpenError> {
     let path = with_suffix(file, ".lock");
-    let lock = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| file_error(&path, error))?;
-    give_to_owner_of(file, &path).map_err(|error| file_error(&path, error))?;
+    let lock = match create_for_owner_of(owned_like(file), &path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().write(true).open(&path)
+        }
+        made => made,
+    };
+    let lock = lock.map_err(|error| file_error(&path, error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
@@ -69,17 +68,33 @@ pub(super) fn lock(file: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// What root makes for a database belongs to whom that belongs, or its folder while there is none: the server runs under an
-/// account of its own, and could not use it. Nobody else can give files away.
-pub(super) fn give_to_owner_of(database: &Path, file: &Path) -> io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
+/// By two names of one file SQLite keeps two logs, and whoever writes by the one destroys what is written by the other. A
+/// restore that was interrupted leaves a second name too, but by that one nobody opens it.
+fn refuse_second_name(file: &Path) -> Result<(), OpenError> {
+    let failed = |error| file_error(file, error);
+    let metadata = fs::metadata(file).map_err(failed)?;
+    if metadata.nlink() > 1 && metadata.nlink() > 1 + kept_names(file, &metadata).map_err(failed)? {
+        return Err(OpenError::SecondName {
+            file: file.to_owned(),
+        });
     }
-    let owner = match fs::metadata(database) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::metadata(folder_of(database))?,
-        found => found?,
-    };
-    chown(file, Some(owner.uid()), Some(owner.gid()))
+    Ok(())
+}
+
+fn kept_names(file: &Path, metadata: &fs::Metadata) -> io::Result<u64> {
+    let prefix = with_suffix(file, KEPT);
+    let mut found = 0;
+    for entry in fs::read_dir(folder_of(file))? {
+        let path = entry?.path();
+        let is_ours = path
+            .as_os_str()
+            .as_encoded_bytes()
+            .starts_with(prefix.as_os_str().as_encoded_bytes());
+        if is_ours && fs::metadata(path)?.ino() == metadata.ino() {
+            found += 1;
+        }
+    }
+    Ok(found)
 }
 
 fn warn_when_others_may_read(path: &Path) {
@@ -95,14 +110,46 @@ fn warn_when_others_may_read(path: &Path) {
     }
 }
 
+/// Makes a file for one account's eyes only. What root makes beside the database of another account, that account must be
+/// able to open.
+pub(crate) fn create_for_owner_of(like: &Path, path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    if geteuid().is_root() {
+        let owner = fs::metadata(like)?;
+        let found = file.metadata()?;
+        if (owner.uid(), owner.gid()) != (found.uid(), found.gid())
+            && let Err(error) = fchown(&file, Some(owner.uid()), Some(owner.gid()))
+        {
+            // A container's root may not be allowed to, and may need the file itself.
+            warn!(file = %path.display(), %error, "this file stays root's, though what is beside it is not");
+        }
+    }
+    Ok(file)
+}
+
+/// Whose owner a file beside a database should have: the database's, or its folder's before there is one.
+pub(super) fn owned_like(file: &Path) -> &Path {
+    if file.exists() { file } else { folder_of(file) }
+}
+
+/// The name under which a restore keeps the database that it replaces.
+pub(super) fn kept_name(file: &Path, id: &str) -> PathBuf {
+    with_suffix(file, &format!("{KEPT}{id}"))
+}
+
+pub(crate) fn folder_of(file: &Path) -> &Path {
+    file.parent()
+        .filter(|path| !path.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
 /// After a power failure a name that was given is there: the folder that holds it is on the disk.
 pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
     File::open(folder_of(file))?.sync_all()
-}
-
-pub(super) fn folder_of(file: &Path) -> &Path {
-    let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 pub(crate) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {

@@ -58,7 +58,7 @@ use tokio::time::{Timeout, timeout};
 pub(crate) use self::connection::on_each;
 pub use self::connection::{AnyConnection, MultiBackend, MultiField, MultiRawValue, MultiRow};
 pub use self::error::StoreError;
-pub(crate) use self::files::{sync_folder, with_suffix};
+pub(crate) use self::files::{create_for_owner_of, folder_of, sync_folder, with_suffix};
 pub use self::writer::WriteCounters;
 
 use self::connection::{Target, Use};
@@ -92,6 +92,12 @@ pub enum OpenError {
         file.display()
     )]
     InUse { file: PathBuf },
+    #[error(
+        "{} has a second name (a hard link); opened by both it would be destroyed, so remove one of them \
+         (find FOLDER -samefile {} tells them)",
+        file.display(), file.display()
+    )]
+    SecondName { file: PathBuf },
     #[error("cannot open the database file {}", file.display())]
     File { file: PathBuf, source: io::Error },
     #[error(
