@@ -16,7 +16,7 @@ use crate::support::op::{Op, SECRET};
 use crate::support::race::race;
 use crate::support::relying_party::{Answer, Rp, VERIFIER};
 
-const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A client with a key of its own.
 struct Robot {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -360,10 +361,10 @@ fn r10_a_server_lives_while_it_waits_for_another_to_migrate() {
 }
 
 /// A small disk in memory; it goes with the test. Only root can have one.
-struct Disk(TempDir);
+pub struct Disk(TempDir);
 
 impl Disk {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs"])
@@ -377,16 +378,20 @@ impl Disk {
         None
     }
 
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
     /// Writes until nothing more goes in.
-    fn fill(&self) {
-        let mut file = fs::File::create(self.0.path().join("filling")).unwrap();
+    pub fn fill(&self) {
+        let mut file = fs::File::create(self.path("filling")).unwrap();
         for size in [64 * 1024, 4096, 1] {
             while file.write_all(&vec![0; size]).is_ok() {}
         }
     }
 
-    fn empty(&self) {
-        fs::remove_file(self.0.path().join("filling")).unwrap();
+    pub fn empty(&self) {
+        fs::remove_file(self.path("filling")).unwrap();
     }
 }
 

@@ -521,6 +521,23 @@ fn a_second_name_of_the_file_is_no_way_around_the_lock() {
 }
 
 #[test]
+fn r19_by_a_hard_link_nobody_opens_a_database_a_second_time() {
+    let fixture = sqlite();
+    let store = fixture.open();
+    let link = fixture.file().with_file_name("link.db");
+    std::fs::hard_link(fixture.file(), &link).unwrap();
+    for options in [SERVER, COMMAND] {
+        let second = Store::open(&DatabaseUrl::Sqlite(link.clone()), options);
+        assert!(matches!(second, Err(OpenError::SecondName { .. })));
+    }
+    drop(store);
+    // As a restore leaves it that was interrupted.
+    let kept = link.with_file_name("latchkey.db.before-restore-1");
+    std::fs::rename(link, kept).unwrap();
+    fixture.open();
+}
+
+#[test]
 fn the_files_are_for_their_owner_only() {
     let (fixture, _store) = sqlite().open_with_counters_and_files();
     for suffix in ["", "-wal", "-shm", ".lock"] {

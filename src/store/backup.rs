@@ -323,3 +323,54 @@ fn connect(file: &Path) -> Result<AnyConnection, StoreError> {
         error => error.into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// What lies under one name of a database, by suffix.
+    fn set(file: &Path) -> BTreeMap<&'static str, String> {
+        let parts = parts_of(file).unwrap();
+        let read = |part| fs::read_to_string(with_suffix(file, part)).unwrap();
+        parts.into_iter().map(|part| (part, read(part))).collect()
+    }
+
+    #[test]
+    fn r24_after_every_single_step_the_new_database_is_there_or_all_of_the_old_one() {
+        let cases: [&[&str]; 5] = [
+            &[],
+            &[""],
+            &["-wal", "-shm"],
+            &["", "-wal", "-shm"],
+            &["", "-journal"],
+        ];
+        for parts in cases {
+            for taken in 0..=steps(Path::new(""), Path::new(""), Path::new(""), parts).len() {
+                let folder = TempDir::new().unwrap();
+                let [file, draft, kept] = ["a.db", "draft", "kept"].map(|n| folder.path().join(n));
+                for part in parts {
+                    fs::write(with_suffix(&file, part), format!("old{part}")).unwrap();
+                }
+                fs::write(&draft, "new").unwrap();
+                let before = set(&file);
+                let all = steps(&draft, &file, &kept, &parts_of(&file).unwrap());
+                for step in all.iter().take(taken) {
+                    step.take().unwrap();
+                }
+                let (here, kept) = (set(&file), set(&kept));
+                if here.get("").is_some_and(|text| text == "new") {
+                    assert_eq!(here.len(), 1, "{parts:?} {taken}: no log of another's");
+                    assert_eq!(kept, before, "{parts:?} {taken}");
+                } else {
+                    assert!(taken < all.len() - 1, "{parts:?} {taken}");
+                    assert!(here == before || kept == before, "{parts:?} {taken}");
+                    assert_eq!(here.get(""), before.get(""), "{parts:?} {taken}");
+                }
+            }
+        }
+    }
+}
