@@ -152,6 +152,7 @@ mod tests {
             "[2].prefix",
             "[3].secret",
             "[4]",
+            "[5].sha256",
             "[6].sha256",
             "[7].sha256",
             "[7].expires_at",
