@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::support::installation::{Installation, SECRET_KEY};
 use crate::support::on_both_databases;
 use crate::support::op::{Database, Op, now, waiting_for};
+use crate::support::race::race;
 
 fn seal(op: &Op) -> usize {
     let root = SECRET_KEY.parse().unwrap();
@@ -55,6 +56,18 @@ on_both_databases! {
         assert_eq!(seal(&op), 1);
         assert_eq!(seal(&op), 0, "nothing is sealed twice");
         assert_eq!(verify(&op).unsealed, 0);
+    }
+
+    fn k10_r16_of_nodes_that_seal_at_once_none_takes_another_ones_events(op) {
+        for round in 0..15 {
+            race(6, |racer| match racer {
+                0 | 1 => drop(op.seed(json!({ "users": [{ "email": format!("{round}-{racer}@example.test") }] }))),
+                _ => drop(seal(&op)),
+            });
+        }
+        seal(&op);
+        let found = verify(&op);
+        assert_eq!((found.findings, found.unsealed), (Vec::new(), 0));
     }
 
     fn k10_every_change_of_the_past_is_found(op) {

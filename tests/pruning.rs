@@ -14,6 +14,8 @@ use crate::support::race::race;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// A clock that nobody moved for so long is believed.
+const LONG: Duration = HOUR;
 /// Of one person's use of an app, everything that can be over.
 const OF_USE: [&str; 5] = [
     "sessions",
@@ -170,15 +172,36 @@ on_both_databases! {
         refreshed(&rp, alive.refresh_token());
     }
 
+    fn r14_what_a_clock_says_that_leapt_is_believed_after_an_hour(op) {
+        let rp = notes(&op, json!({}));
+        connect(&mut op.browser(), &rp, OFFLINE);
+        let run = |steady_for| {
+            let (store, config) = (&op.store, &op.config);
+            waiting_for(prune_expired::run_if_due(store, config, op.clock.now(), steady_for)).unwrap()
+        };
+        let minute = Duration::from_secs(60);
+        assert!(run(minute).is_some(), "nobody knows of another time");
+        op.clock.advance(DAY);
+        assert!(run(minute).is_some());
+        let before = of_use(&op);
+        op.clock.advance(400 * DAY);
+        for steady_for in [Duration::ZERO, minute, HOUR - minute] {
+            assert_eq!(run(steady_for), None);
+        }
+        assert_eq!(of_use(&op), before);
+        assert!(run(HOUR).is_some());
+        assert_ne!(of_use(&op), before);
+    }
+
     fn r25_of_many_nodes_one_clears_away(op) {
         let (store, config, clock) = (&op.store, &op.config, &op.clock);
         for _ in 0..3 {
             let claims = race(12, |_| {
-                waiting_for(prune_expired::run_if_due(store, config, clock.now())).unwrap()
+                waiting_for(prune_expired::run_if_due(store, config, clock.now(), LONG)).unwrap()
             });
             assert_eq!(claims.iter().flatten().count(), 1);
             clock.advance(Duration::from_secs(299));
-            let early = waiting_for(prune_expired::run_if_due(store, config, clock.now()));
+            let early = waiting_for(prune_expired::run_if_due(store, config, clock.now(), LONG));
             assert_eq!(early.unwrap(), None);
             clock.advance(Duration::from_secs(1));
         }

@@ -28,7 +28,8 @@ pub(super) enum Verb {
     /// Find what was changed, added or removed since it was sealed, which a server does every minute.
     Verify {
         /// What an earlier verification printed as its head: nothing that was there then may be gone without a trace.
-        #[arg(long, value_name = "HEAD")]
+        // One in 64 begins with a hyphen.
+        #[arg(long, value_name = "HEAD", allow_hyphen_values = true)]
         head: Option<Head>,
     },
 }

@@ -502,11 +502,11 @@ impl Reader {
                     format!("must not be set beside {name}: one of them, not both"),
                 );
                 // What is wrong with each is told too.
-                let _either = (self.inline(key, rule), self.from_file(key, rule));
+                let _either = (self.inline(key, rule), self.in_file(key, rule));
                 None
             }
             Source::Inline => self.inline(key, rule).map(Some),
-            Source::File => self.from_file(key, rule).map(Some),
+            Source::File => self.in_file(key, rule).map(Some),
         }
     }
 
@@ -515,7 +515,7 @@ impl Reader {
         self.value_or_complaint(key.name, read)
     }
 
-    fn from_file<R: Rule>(&mut self, key: &'static Key, rule: &R) -> Option<R::Value> {
+    fn in_file<R: Rule>(&mut self, key: &'static Key, rule: &R) -> Option<R::Value> {
         let raw = &self.given.get(key.file_name)?.raw;
         let read = match raw {
             // The likeliest mistake with such a key would otherwise print the secret as a path that is not there.

@@ -20,6 +20,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// When somebody last began, in seconds since 1970.
 const LAST_RUN: &str = "pruning.last_run";
 
+/// A clock that went on by more than this since the last run is not believed at once: a minute under a wrong one must not
+/// cost everybody's sign-ins and the audit events of a year.
+const BELIEVED_AT_ONCE: Duration = Duration::from_secs(86_400);
+/// But it is when it has gone on as time does for so long. Whoever starts a server that was off for weeks waits no longer.
+const BELIEVED_AFTER: Duration = Duration::from_secs(3_600);
+
 /// How many rows went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
@@ -33,13 +39,15 @@ pub struct Outcome {
     pub audit_events: usize,
 }
 
-/// Does what is due, if no other node did so within the last five minutes.
+/// Does what is due, if no other node did so within the last five minutes. `steady_for` is how long the clock has gone on as
+/// time does.
 pub async fn run_if_due(
     store: &Store,
     config: &Config,
     now: Timestamp,
+    steady_for: Duration,
 ) -> Result<Option<Outcome>, StoreError> {
-    if !claim(store, now).await? {
+    if !claim(store, now, steady_for).await? {
         return Ok(None);
     }
     run(store, config, now, Trail::of_server).await.map(Some)
@@ -88,14 +96,17 @@ async fn in_batches(
 }
 
 /// Of any number of nodes that try, one is told yes.
-async fn claim(store: &Store, now: Timestamp) -> Result<bool, StoreError> {
+async fn claim(store: &Store, now: Timestamp, steady_for: Duration) -> Result<bool, StoreError> {
     let last = store.read(|conn| properties::find(conn, LAST_RUN)).await?;
     let began = last.as_deref().and_then(|last| last.parse().ok());
     // A time that lies ahead comes from a clock that was set back since.
     let is_due = began
         .map(Timestamp::from_seconds)
         .is_none_or(|began| began > now || now.since(began) >= EVERY);
-    if !is_due {
+    let has_leapt = began
+        .map(Timestamp::from_seconds)
+        .is_some_and(|began| now.since(began) > BELIEVED_AT_ONCE);
+    if !is_due || (has_leapt && steady_for < BELIEVED_AFTER) {
         return Ok(false);
     }
     store

@@ -84,10 +84,12 @@ async fn clear_away(state: web::Data<AppState>) {
     let mut ticks = tokio::time::interval(PRUNING_CHECK);
     // The first one comes at once, and a start has better things to do.
     ticks.tick().await;
+    let mut steady = Steady::begin((state.clock.now(), Instant::now()));
     while !state.stopping.load(Ordering::SeqCst) {
         ticks.tick().await;
         state.address_limit.forget_quiet();
         let now = state.clock.now();
+        let steady_for = steady.look((now, Instant::now()));
         if let Err(error) = seal_audit::run(&state.store, &state.root, now).await {
             let error = with_causes(&error);
             tracing::warn!(
@@ -95,7 +97,7 @@ async fn clear_away(state: web::Data<AppState>) {
                 "audit events could not be sealed; the next try is in a minute"
             );
         }
-        match prune_expired::run_if_due(&state.store, &state.config, now).await {
+        match prune_expired::run_if_due(&state.store, &state.config, now, steady_for).await {
             Ok(Some(outcome)) if outcome != prune_expired::Outcome::default() => {
                 tracing::info!(?outcome, "what is over was deleted")
             }
@@ -207,6 +209,30 @@ async fn watch_clock(state: web::Data<AppState>) {
     }
 }
 
+/// Since when the clock has gone on as time does.
+struct Steady {
+    since: Instant,
+    last: (Timestamp, Instant),
+}
+
+impl Steady {
+    fn begin(now: (Timestamp, Instant)) -> Self {
+        Self {
+            since: now.1,
+            last: now,
+        }
+    }
+
+    /// For how long by now.
+    fn look(&mut self, now: (Timestamp, Instant)) -> Duration {
+        if moved(self.last, now).is_some() {
+            self.since = now.1;
+        }
+        self.last = now;
+        now.1.duration_since(self.since)
+    }
+}
+
 /// By how many seconds the clock went on more than time did; less than none when it was put back.
 fn moved(before: (Timestamp, Instant), after: (Timestamp, Instant)) -> Option<i64> {
     let passed = i64::try_from(after.1.duration_since(before.1).as_secs()).unwrap_or(i64::MAX);
@@ -256,6 +282,23 @@ mod tests {
         for (shows, expected) in cases {
             let found = moved((at(1_000), began), (at(shows), after_a_minute));
             assert_eq!(found, expected, "{shows}");
+        }
+    }
+
+    #[test]
+    fn a_clock_is_steady_since_it_was_moved_last() {
+        let (at, began) = (Timestamp::from_seconds, Instant::now());
+        let mut steady = Steady::begin((at(1_000), began));
+        for (after, shows, expected) in [
+            (60, 1_060, 60),
+            (120, 1_125, 120),
+            (180, 50_000_000, 0),
+            (240, 50_000_060, 60),
+            (300, 1_300, 0),
+            (3_900, 4_900, 3_600),
+        ] {
+            let steady_for = steady.look((at(shows), began + Duration::from_secs(after)));
+            assert_eq!(steady_for, Duration::from_secs(expected), "{after}");
         }
     }
 

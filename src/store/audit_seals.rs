@@ -43,13 +43,14 @@ pub struct Verification {
 
 /// Seals what is not sealed yet, at most so many events; answers how many.
 pub fn seal(conn: &mut AnyConnection, root: &RootKey, now: Timestamp) -> Result<usize, StoreError> {
+    // Before the events: if another node seals some in between, the number is taken, and not its events once more.
+    let last: Option<Seal> = t::table.order(t::number.desc()).limit(1).load(conn)?.pop();
     let mut events = audit_events::unsealed(conn, MOST)?;
     // Databases compare texts in orders of their own.
     events.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
     let Some(newest) = events.iter().map(|event| event.time.seconds()).max() else {
         return Ok(0);
     };
-    let last: Option<Seal> = t::table.order(t::number.desc()).limit(1).load(conn)?.pop();
     let number = last.as_ref().map_or(1, |last| last.number + 1);
     let previous = last.map_or(BEGINNING.to_vec(), |last| last.mac);
     let mut seal = Seal {

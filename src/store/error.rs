@@ -169,8 +169,8 @@ fn names_one_that_is_away(message: &str) -> bool {
         "no password supplied",
         "no pg_hba.conf entry for ",
         "pg_hba.conf rejects connection ",
-        "FATAL:  role \"",
-        "FATAL:  database \"",
+        "FATAL: role \"",
+        "FATAL: database \"",
         // PgBouncer's.
         "no such user",
         "no such database",
@@ -182,6 +182,9 @@ fn names_one_that_is_away(message: &str) -> bool {
     ];
     // In a restore or a maintenance, somebody shuts it for a while.
     const SHUT: &str = "is not currently accepting connections";
+    // libpq writes paragraphs.
+    let words: Vec<_> = message.split_whitespace().collect();
+    let message = words.join(" ");
     NOT_REACHED.iter().any(|text| message.contains(text))
         && (message.contains(SHUT) || !REFUSED.iter().any(|text| message.contains(text)))
 }
@@ -247,7 +250,7 @@ mod tests {
             "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?",
             "FATAL:  the database system is starting up",
             "FATAL:  sorry, too many clients already",
-            "FATAL:  database \"latchkey\" is not currently accepting connections",
+            "FATAL: database \"latchkey\" is not currently accepting connections",
             "timeout expired",
         ] {
             assert!(away(&format!("{at} {message}")), "{message}");
@@ -257,8 +260,8 @@ mod tests {
         ));
         for message in [
             "FATAL:  password authentication failed for user \"latchkey\"",
-            "FATAL:  role \"latchkey\" does not exist",
-            "FATAL:  database \"latchkey\" does not exist",
+            "FATAL: role \"latchkey\" does not exist",
+            "FATAL: database \"latchkey\" does not exist",
             "FATAL:  no pg_hba.conf entry for host \"192.0.2.7\", user \"latchkey\", database \"latchkey\", no encryption",
             "fe_sendauth: no password supplied",
             "server does not support SSL, but SSL was required",

@@ -58,15 +58,20 @@ pub(crate) struct AppState {
 pub(crate) struct Epoch(ArcSwapOption<Timestamp>);
 
 impl Epoch {
-    /// As far as the server has seen; nothing if the database was never restored.
-    pub(crate) fn load(&self) -> Option<Timestamp> {
+    /// As far as the server has seen; nothing if the database was never restored. A restore under a clock that was far ahead
+    /// must not keep every app out until that time.
+    pub(crate) fn load(&self, now: Timestamp) -> Option<Timestamp> {
+        self.last_seen().filter(|epoch| !epoch.is_far_ahead_of(now))
+    }
+
+    fn last_seen(&self) -> Option<Timestamp> {
         self.0.load().as_deref().copied()
     }
 
     /// Looks into the database.
     pub(crate) async fn look(&self, store: &Store) -> Result<(), StoreError> {
         let began_at = store.read(backup::epoch).await?;
-        if began_at != self.load() {
+        if began_at != self.last_seen() {
             self.0.store(began_at.map(Arc::new));
         }
         Ok(())

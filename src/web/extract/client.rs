@@ -239,7 +239,7 @@ async fn use_assertion(
     let oldest_possible = now.minus(client_assertion::OVER_AFTER);
     if state
         .epoch
-        .load()
+        .load(now)
         .is_some_and(|epoch| oldest_possible < epoch && is_old(epoch))
     {
         return Ok(Err(invalid_client(

@@ -78,7 +78,7 @@ async fn describe(
             // Of a JWT of its own nothing is written down, so nobody knows whether it was revoked before a restore.
             let is_of_now = state
                 .epoch
-                .load()
+                .load(now)
                 .is_none_or(|epoch| epoch < token.issued_at);
             let is_live = !revoked && is_of_now && now < token.expires_at;
             let is_told =
