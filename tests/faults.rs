@@ -226,6 +226,20 @@ fn r11_a_postgresql_that_stands_still_is_one_that_is_away() {
 }
 
 /// What a server says of itself that waits for its database, at once.
+/// What a page looks like is there, too.
+fn assert_styled(page: &str, fetch: impl Fn(&str) -> reqwest::blocking::Response) {
+    let style = page.split("rel=\"stylesheet\" href=\"").nth(1).unwrap();
+    let style = fetch(style.split('"').next().unwrap());
+    assert_eq!(style.status(), 200);
+    assert!(
+        style.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/css")
+    );
+    assert!(style.text().unwrap().contains("--paper"));
+}
+
 fn assert_waits(installation: &Installation, server: &Process) {
     let http = reqwest::blocking::Client::new();
     let url = |path: &str| format!("{}{path}", installation.issuer);
@@ -245,6 +259,9 @@ fn assert_waits(installation: &Installation, server: &Process) {
         assert!(began.elapsed() < Duration::from_secs(3), "{}", answer.url());
         let is_page = answer.url().path() == "/login";
         let body = answer.text().unwrap();
+        if is_page {
+            assert_styled(&body, |path| http.get(url(path)).send().unwrap());
+        }
         let expected = match is_page {
             true => "id=\"op-error\"",
             false => "temporarily_unavailable",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 #[derive(RustEmbed)]
@@ -44,21 +44,31 @@ pub(super) async fn serve(
         .get(header::IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
     let unchanged = known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag));
-    let mut answer = if unchanged {
-        HttpResponse::NotModified()
-    } else {
-        HttpResponse::Ok()
-    };
+    if unchanged {
+        return keepable(HttpResponse::NotModified(), tag).finish();
+    }
+    whole(file, &path, tag)
+}
+
+/// The file at an address, where there is no request that may know it already.
+pub(super) fn at(own_path: &str) -> Option<HttpResponse> {
+    let (hash, path) = own_path.strip_prefix("/static/")?.split_once('/')?;
+    let file = Static::get(path).filter(|file| short_hash(file) == hash)?;
+    Some(whole(file, path, format!("W/\"{hash}\"")))
+}
+
+fn whole(file: EmbeddedFile, path: &str, tag: String) -> HttpResponse {
+    keepable(HttpResponse::Ok(), tag)
+        .insert_header((header::CONTENT_TYPE, content_type(path)))
+        .body(file.data.into_owned())
+}
+
+fn keepable(mut answer: HttpResponseBuilder, tag: String) -> HttpResponseBuilder {
     answer
         .insert_header((header::CACHE_CONTROL, "public, max-age=31536000, immutable"))
         .insert_header((header::ETAG, tag))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-    if unchanged {
-        return answer.finish();
-    }
     answer
-        .insert_header((header::CONTENT_TYPE, content_type(&path)))
-        .body(file.data.into_owned())
 }
 
 fn address(path: &str) -> Option<String> {

@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 
-use super::{error, health, request_log};
+use super::{assets, error, health, request_log, routes};
 use crate::config::Config;
 use crate::protocol::time::Timestamp;
 
@@ -11,12 +11,19 @@ use crate::protocol::time::Timestamp;
 pub(crate) async fn answer(config: &Config, path: &str, now: Timestamp) -> HttpResponse {
     let id = request_log::short_id();
     let own = path.strip_prefix(config.issuer.path()).unwrap_or(path);
+    let refusal =
+        || error::before_there_is_state(config, path, &id, StatusCode::SERVICE_UNAVAILABLE, now);
     let mut response = match own {
         "/livez" => health::live().await,
-        _ => error::before_there_is_state(config, path, &id, StatusCode::SERVICE_UNAVAILABLE, now),
+        // What the page that says so is made of needs no state.
+        _ => assets::at(own).unwrap_or_else(refusal),
     };
     request_log::protect(response.headers_mut(), config, &id);
     let status = response.status().as_u16();
-    tracing::info!(request_id = %id, status, "request before the start was done");
+    if routes::is_probe(own) {
+        tracing::debug!(request_id = %id, status, "request before the start was done");
+    } else {
+        tracing::info!(request_id = %id, status, "request before the start was done");
+    }
     response
 }
