@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use diesel::connection::SimpleConnection as _;
+use diesel::{Connection as _, PgConnection};
 use latchkey::config::DatabaseUrl;
 use latchkey::jobs::seal_audit;
 use latchkey::protocol::jose::{KeyPair, SigningAlgorithm, Typ};
@@ -13,7 +15,9 @@ use crate::support::invariants::assert_sound;
 use crate::support::op::{
     CALLBACK, Database, EMAIL, Op, PASSWORD, SECRET, now, rows_of, waiting_for,
 };
+use crate::support::postgres;
 use crate::support::relying_party::{Answer, Rp};
+use crate::support::wait::eventually;
 
 fn url(installation: &Installation) -> String {
     match installation.database() {
@@ -163,6 +167,35 @@ fn many_rows_are_copied_page_by_page() {
         target.objects(&["users", "list"]),
         source.objects(&["users", "list"])
     );
+}
+
+#[test]
+fn nobody_writes_to_a_postgresql_that_is_being_copied() {
+    if postgres::cluster().is_none() {
+        return;
+    }
+    let (source, _) = lived_in(Database::Postgres);
+    let target = Installation::new(Database::Postgres);
+    target.run(&["migrate", "up"]);
+    let execute =
+        |connection: &mut PgConnection, statements: &str| connection.batch_execute(statements);
+    // The copy waits in the middle.
+    let mut held = PgConnection::establish(&url(&target)).unwrap();
+    execute(
+        &mut held,
+        "BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE",
+    )
+    .unwrap();
+    let mut copying = source.spawn(&["db", "copy", "--from", &url(&source), "--to", &url(&target)]);
+    let mut writing = PgConnection::establish(&url(&source)).unwrap();
+    execute(&mut writing, "SET lock_timeout = '100ms'").unwrap();
+    eventually("nothing can be written", || {
+        execute(&mut writing, "UPDATE sessions SET acr = acr").err()
+    });
+    execute(&mut writing, "SELECT * FROM sessions").expect("who only reads is in nobody's way");
+    execute(&mut held, "COMMIT").unwrap();
+    assert!(copying.wait().unwrap().success());
+    execute(&mut writing, "UPDATE sessions SET acr = acr").unwrap();
 }
 
 #[test]

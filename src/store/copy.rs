@@ -172,8 +172,10 @@ impl Store {
         }
         connection::begin_read(&mut from, self.inner.target.pooling())?;
         connection::begin_write(&mut to, target.inner.target.pooling())?;
-        // One view of everything, for however long it takes.
+        // One view of everything, for however long it takes; and who comes meanwhile may read, but writes nothing that would
+        // be missing in the copy.
         on_postgres(&mut from, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
+        on_postgres(&mut from, &format!("LOCK TABLE {} IN SHARE MODE", names()))?;
         for connection in [&mut from, &mut to] {
             on_postgres(
                 connection,
@@ -226,6 +228,11 @@ fn copy_tables(
         copied.push((table.name, rows));
     }
     Ok(copied)
+}
+
+fn names() -> String {
+    let names: Vec<_> = TABLES.iter().map(|table| table.name).collect();
+    names.join(", ")
 }
 
 /// SQLite's lock was taken when the store was opened; PostgreSQL tells who is there.
