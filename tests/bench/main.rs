@@ -28,7 +28,7 @@ use crate::limits::Limits;
 use crate::load::Timing;
 use crate::modes::{MODES, Mode, Scene};
 use crate::postgres::Cluster;
-use crate::process::Usage;
+use crate::process::{Halves, Usage};
 use crate::server::{Place, Server};
 use crate::table::{Report, Row};
 
@@ -54,6 +54,9 @@ struct Arguments {
     /// waits for its answer only.
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
+    /// The server and the machine's limits get one half of the cores, the load the other.
+    #[arg(long)]
+    apart: bool,
     /// What to measure; everything by default.
     #[arg(long, value_delimiter = ',', value_parser = MODES.iter().map(|mode| mode.name).collect::<Vec<_>>())]
     modes: Vec<String>,
@@ -103,6 +106,10 @@ fn run(arguments: &Arguments) -> Outcome<bool> {
         .prefix("bench-")
         .permissions(fs::Permissions::from_mode(0o755))
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let halves = arguments.apart.then(Halves::of_machine).transpose()?;
+    if let Some(halves) = &halves {
+        halves.go_to_server()?;
+    }
     let (cores, model) = process::machine();
     say("the machine's limits");
     let of_machine = limits::of_machine(cores, directory.path(), arguments.short())?;
@@ -117,7 +124,7 @@ fn run(arguments: &Arguments) -> Outcome<bool> {
         if arguments.database.is_some_and(|only| only != database) {
             continue;
         }
-        let Some(report) = measure(arguments, database, directory.path())? else {
+        let Some(report) = measure(arguments, halves.as_ref(), database, directory.path())? else {
             continue;
         };
         if arguments.json {
@@ -132,11 +139,24 @@ fn run(arguments: &Arguments) -> Outcome<bool> {
 }
 
 /// `None` where PostgreSQL is not installed.
-fn measure(arguments: &Arguments, database: Database, directory: &Path) -> Outcome<Option<Report>> {
+fn measure(
+    arguments: &Arguments,
+    halves: Option<&Halves>,
+    database: Database,
+    directory: &Path,
+) -> Outcome<Option<Report>> {
     if database == Database::Sqlite {
         say("SQLite's limit");
         let limits = limits::of_sqlite(directory, arguments.short())?;
-        return measure_on(arguments, "SQLite", limits, None, &directory.join("sqlite")).map(Some);
+        return measure_on(
+            arguments,
+            halves,
+            "SQLite",
+            limits,
+            None,
+            &directory.join("sqlite"),
+        )
+        .map(Some);
     }
     let Some(cluster) = postgres(directory) else {
         return Ok(None);
@@ -145,6 +165,7 @@ fn measure(arguments: &Arguments, database: Database, directory: &Path) -> Outco
     let limits = limits::of_postgres(&cluster, arguments.short())?;
     measure_on(
         arguments,
+        halves,
         "PostgreSQL",
         limits,
         Some(&cluster),
@@ -174,6 +195,7 @@ fn postgres(directory: &Path) -> Option<Cluster> {
 
 fn measure_on(
     arguments: &Arguments,
+    halves: Option<&Halves>,
     name: &'static str,
     limits: Limits,
     cluster: Option<&Cluster>,
@@ -213,8 +235,8 @@ fn measure_on(
     let database = cluster.map(first_process).transpose()?;
     let rows = arguments
         .modes()
-        .map(|mode| measure_mode(arguments, name, mode, &scene, &server, database))
-        .collect();
+        .map(|mode| measure_mode(arguments, halves, name, mode, &scene, &server, database))
+        .collect::<Outcome<_>>()?;
     Ok(Report {
         database: name,
         limits,
@@ -227,26 +249,33 @@ fn measure_on(
 
 fn measure_mode(
     arguments: &Arguments,
+    halves: Option<&Halves>,
     database: &str,
     mode: &Mode,
     scene: &Scene,
     server: &Server,
     database_process: Option<u32>,
-) -> Row {
+) -> Outcome<Row> {
     process::forget_peak(server.pid());
     let usage = || Usage::now(server.pid(), database_process);
     let measured = arguments.connections.iter().map(|connections| {
         say(&format!("{database}: {} at {connections}", mode.name));
         let start = |number| mode.start(scene, number);
+        if let Some(halves) = halves {
+            halves.go_to_load()?;
+        }
         let measured = load::run(*connections, arguments.full(), &usage, &start);
-        (*connections, measured)
+        if let Some(halves) = halves {
+            halves.go_to_server()?;
+        }
+        Ok((*connections, measured))
     });
-    Row {
+    Ok(Row {
         mode: mode.name,
         limit: mode.limit,
-        measured: measured.collect(),
+        measured: measured.collect::<Outcome<_>>()?,
         peak_memory: process::memory(server.pid()).map(|(_, peak)| peak),
-    }
+    })
 }
 
 impl Arguments {

@@ -4,6 +4,10 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::Outcome;
+
 /// The unit of /proc's times, which is part of the kernel's interface and the same on every machine in use.
 const TICKS_A_SECOND: u64 = 100;
 
@@ -64,6 +68,45 @@ pub(crate) fn memory(pid: u32) -> Option<(f64, f64)> {
 /// Begins the search for the peak anew. Where the kernel doesn't let us, the peak is that of the process's whole life.
 pub(crate) fn forget_peak(pid: u32) {
     let _not_allowed = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+/// The cores in two halves: one for the server, one for what asks it. What is measured then is what the server can do, and not
+/// how the two share a machine.
+pub(crate) struct Halves {
+    server: CpuSet,
+    load: CpuSet,
+}
+
+impl Halves {
+    pub(crate) fn of_machine() -> Outcome<Self> {
+        let all = sched_getaffinity(None)?;
+        let cores: Vec<_> = (0..CpuSet::MAX_CPU)
+            .filter(|core| all.is_set(*core))
+            .collect();
+        let (server, load) = cores.split_at(cores.len() / 2);
+        if server.is_empty() {
+            return Err("--apart: there is one core only".into());
+        }
+        let set = |cores: &[usize]| {
+            let mut set = CpuSet::new();
+            cores.iter().for_each(|core| set.set(*core));
+            set
+        };
+        Ok(Self {
+            server: set(server),
+            load: set(load),
+        })
+    }
+
+    /// From here on this thread, and whatever it starts, is where the server is.
+    pub(crate) fn go_to_server(&self) -> Outcome<()> {
+        Ok(sched_setaffinity(None, &self.server)?)
+    }
+
+    /// The same for the load.
+    pub(crate) fn go_to_load(&self) -> Outcome<()> {
+        Ok(sched_setaffinity(None, &self.load)?)
+    }
 }
 
 /// Cores and their name.
