@@ -170,3 +170,45 @@ fn the_limit_comes_back_bit_by_bit_and_zero_is_off() {
         assert_eq!(get(&op, "/jwks").status(), 200);
     }
 }
+
+#[test]
+fn n12_what_no_app_proves_itself_for_is_limited_at_its_paths_too() {
+    let op = Op::start(Database::Sqlite, &[FEW]);
+    let preflight = || http().request(reqwest::Method::OPTIONS, op.url("/token"));
+    exhaust(preflight);
+    assert_eq!(send(preflight()).status(), 429);
+    assert_eq!(
+        get(&op, "/token").status(),
+        429,
+        "a method that it does not take"
+    );
+}
+
+#[test]
+fn o11_a_path_counts_as_what_the_router_takes_it_for() {
+    let op = Op::start(Database::Sqlite, &[FEW]);
+    // At the token endpoint errors are JSON, however its name is written.
+    let refused = get(&op, "/%74oken");
+    assert_eq!(refused.status(), 405);
+    assert_eq!(refused.headers()["content-type"], "application/json");
+    exhaust(|| http().get(op.url("/%6Aw%6bs")));
+    assert_eq!(get(&op, "/jwks").status(), 429);
+}
+
+#[test]
+fn o7_an_answer_that_nobody_can_read_is_still_one_of_ours() {
+    let op = Op::start(Database::Sqlite, &[FEW]);
+    let ask = || {
+        http()
+            .get(op.url("/jwks"))
+            .header("accept-encoding", "identity;q=0, *;q=0")
+    };
+    for _ in 0..LIMIT {
+        let refused = send(ask());
+        assert_eq!(refused.status(), 406);
+        for header in ["x-request-id", "x-content-type-options", "referrer-policy"] {
+            assert!(refused.headers().contains_key(header), "{header}");
+        }
+    }
+    assert_eq!(send(ask()).status(), 429);
+}

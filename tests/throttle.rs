@@ -257,6 +257,18 @@ on_both_databases! {
         assert_eq!(attempt(&op, EMAIL, PASSWORD).status, 429);
     }
 
+    fn n8_an_address_that_is_slowed_makes_no_counters_for_names_that_it_makes_up(op with FEW_OF_AN_ADDRESS) {
+        let try_names = |names: std::ops::Range<usize>, expected| {
+            for number in names {
+                assert_eq!(attempt(&op, &format!("user-{number}@example.test"), WRONG).status, expected);
+            }
+        };
+        try_names(0..5, 400);
+        let before = op.rows()["throttles"];
+        try_names(5..25, 429);
+        assert_eq!(op.rows()["throttles"], before);
+    }
+
     fn f6_parallel_guesses_can_not_slip_past_the_counter(op with QUICK) {
         let ready: Vec<_> = (0..20).map(|_| {
             let mut browser = op.browser();
