@@ -1,6 +1,5 @@
 //! Config → store, keys, routes → a running server. The command line and the tests start the product through here.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,12 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix_http::{Request, Response};
-use actix_service::{IntoServiceFactory, ServiceFactory};
-use actix_web::body::MessageBody;
-use actix_web::dev::{AppConfig, ServerHandle};
+use actix_web::dev::ServerHandle;
 use actix_web::middleware::{Compress, Condition, from_fn};
-use actix_web::rt::net::{TcpStream, UnixStream};
 use actix_web::{App, web};
 use arc_swap::ArcSwapOption;
 
@@ -38,7 +33,7 @@ use crate::store::{
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::waiting;
 use crate::web::address_limit::{self, AddressLimit};
-use crate::web::connection::{self, ConnectionLimit};
+use crate::web::connection;
 use crate::web::health::Readiness;
 use crate::web::state::{AppState, Epoch};
 use crate::web::{request_log, routes};
@@ -392,7 +387,7 @@ fn serve(
             .wrap(from_fn(request_log::around))
             .configure(|app| routes::configure(app, &base, development))
     };
-    run(listener, builder, served, application)
+    Ok(connection::run(listener, builder, served, application)?)
 }
 
 fn serve_management(
@@ -410,55 +405,7 @@ fn serve_management(
             .wrap(from_fn(request_log::around_operator))
             .configure(routes::configure_management)
     };
-    run(listener, builder, served, application).map(|(server, _)| server)
-}
-
-/// Runs a server of this application.
-fn run<A, I, S, B>(
-    listener: Listener,
-    builder: actix_server::ServerBuilder,
-    state: web::Data<AppState>,
-    application: A,
-) -> Result<(actix_web::dev::Server, Option<SocketAddr>), StartError>
-where
-    A: Fn() -> I + Clone + Send + 'static,
-    I: IntoServiceFactory<S, Request> + 'static,
-    S: ServiceFactory<Request, Config = AppConfig> + 'static,
-    S::Future: 'static,
-    S::Service: 'static,
-    S::Error: Into<actix_web::Error> + 'static,
-    S::InitError: fmt::Debug,
-    S::Response: Into<Response<B>> + 'static,
-    B: MessageBody + 'static,
-{
-    let builder = builder.disable_signals();
-    let (limit, stopping) = (ConnectionLimit::new(), builder.graceful_shutdown_signal());
-    let (builder, address) = match listener {
-        Listener::Tcp(listener) => {
-            let address = listener.local_addr()?;
-            let builder = builder.listen("http", listener, move || {
-                connection::serve::<TcpStream, _, _, _>(
-                    application(),
-                    state.clone(),
-                    limit.clone(),
-                    stopping.clone(),
-                )
-            })?;
-            (builder, Some(address))
-        }
-        Listener::Unix(listener) => {
-            let builder = builder.listen_uds("http", listener, move || {
-                connection::serve::<UnixStream, _, _, _>(
-                    application(),
-                    state.clone(),
-                    limit.clone(),
-                    stopping.clone(),
-                )
-            })?;
-            (builder, None)
-        }
-    };
-    Ok((builder.run(), address))
+    Ok(connection::run(listener, builder, served, application)?.0)
 }
 
 /// TLS ends somewhere else and we are reached from this machine only: that is a proxy, and nobody believes it.

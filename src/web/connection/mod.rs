@@ -13,5 +13,5 @@ mod service;
 
 pub(crate) use self::exchanges::Exchanges;
 use self::guarded::Guarded;
-pub(crate) use self::limit::ConnectionLimit;
-pub(crate) use self::service::serve;
+use self::limit::ConnectionLimit;
+pub(crate) use self::service::run;

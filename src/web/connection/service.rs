@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive, Protocol, Request, Response};
-use actix_server::GracefulShutdownSignal;
+use actix_server::{GracefulShutdownSignal, Server, ServerBuilder};
 use actix_service::{
     IntoServiceFactory, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config,
 };
 use actix_web::body::MessageBody;
 use actix_web::dev::AppConfig;
+use actix_web::rt::net::{TcpStream, UnixStream};
 use actix_web::web;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{ConnectionLimit, Guarded};
+use crate::listening::Listener;
 use crate::metrics::Bucket;
 use crate::web::state::AppState;
 
@@ -27,12 +29,12 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// A kind of stream, and where the other end is.
-pub(crate) trait Connection: AsyncRead + AsyncWrite + Unpin + 'static {
+trait Connection: AsyncRead + AsyncWrite + Unpin + 'static {
     /// `None` behind a Unix socket.
     fn peer(&self) -> Option<SocketAddr>;
 }
 
-impl Connection for actix_web::rt::net::TcpStream {
+impl Connection for TcpStream {
     fn peer(&self) -> Option<SocketAddr> {
         // What is written is whole answers: nothing is gained by waiting for more.
         let _gone_already = self.set_nodelay(true);
@@ -40,14 +42,62 @@ impl Connection for actix_web::rt::net::TcpStream {
     }
 }
 
-impl Connection for actix_web::rt::net::UnixStream {
+impl Connection for UnixStream {
     fn peer(&self) -> Option<SocketAddr> {
         None
     }
 }
 
+/// Runs a server of this application, and says at which address.
+pub(crate) fn run<A, I, S, B>(
+    listener: Listener,
+    builder: ServerBuilder,
+    state: web::Data<AppState>,
+    application: A,
+) -> io::Result<(Server, Option<SocketAddr>)>
+where
+    A: Fn() -> I + Clone + Send + 'static,
+    I: IntoServiceFactory<S, Request> + 'static,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Future: 'static,
+    S::Service: 'static,
+    S::Error: Into<actix_web::Error> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    B: MessageBody + 'static,
+{
+    let builder = builder.disable_signals();
+    let (limit, stopping) = (ConnectionLimit::new(), builder.graceful_shutdown_signal());
+    let (builder, address) = match listener {
+        Listener::Tcp(listener) => {
+            let address = listener.local_addr()?;
+            let builder = builder.listen("http", listener, move || {
+                serve::<TcpStream, _, _, _>(
+                    application(),
+                    state.clone(),
+                    limit.clone(),
+                    stopping.clone(),
+                )
+            })?;
+            (builder, Some(address))
+        }
+        Listener::Unix(listener) => {
+            let builder = builder.listen_uds("http", listener, move || {
+                serve::<UnixStream, _, _, _>(
+                    application(),
+                    state.clone(),
+                    limit.clone(),
+                    stopping.clone(),
+                )
+            })?;
+            (builder, None)
+        }
+    };
+    Ok((builder.run(), address))
+}
+
 /// What serves one connection after the other by this application.
-pub(crate) fn serve<C, I, S, B>(
+fn serve<C, I, S, B>(
     application: I,
     state: web::Data<AppState>,
     limit: ConnectionLimit,
