@@ -176,9 +176,8 @@ impl<'a> Worker<'a> {
         for _ in 0..=self.pool.max_size() {
             let mut open = self.open()?;
             let losses = self.shared.losses.load(Ordering::Relaxed);
-            let is_new = open.losses == u64::MAX;
+            // A new one, too: the pool opens some for whom another one came free first, and who knows when that was.
             let doubtful = self.purpose != Use::Read
-                && !is_new
                 && (open.used.elapsed() > TRUSTED_FOR || open.losses != losses);
             if !doubtful || open.connection.ping().is_ok() {
                 open.losses = losses;
@@ -221,6 +220,8 @@ impl<'a> Worker<'a> {
             self.lose(open);
             return;
         }
+        // One that was only written to is not new any more, either.
+        open.losses = self.shared.losses.load(Ordering::Relaxed);
         open.used = Instant::now();
     }
 
