@@ -10,11 +10,15 @@ pub(crate) fn with_causes(error: &dyn Error) -> String {
         let more = inner.to_string();
         // Some errors name their cause themselves.
         if !text.contains(&more) {
-            // libpq writes paragraphs, with tabs.
-            let words: Vec<_> = more.split_whitespace().collect();
-            text = format!("{text}: {}", words.join(" "));
+            text = format!("{text}: {}", in_one_line(&more));
         }
         cause = inner.source();
     }
     text
+}
+
+/// libpq writes paragraphs, with tabs.
+pub(crate) fn in_one_line(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ")
 }

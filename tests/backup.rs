@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::client_assertion::TYPE;
 use crate::faults::Disk;
 use crate::support::browser::Browser;
-use crate::support::installation::Installation;
+use crate::support::installation::{Installation, names_in};
 use crate::support::invariants::{assert_sound, count};
 use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};
 use crate::support::postgres;
@@ -73,15 +73,6 @@ fn reader_of(file: &Path) -> SqliteConnection {
         .batch_execute("BEGIN; SELECT COUNT(*) FROM users")
         .unwrap();
     reader
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort_unstable();
-    names
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Commands that use a database make none, migrate none, leave other programs' alone, and know its secret key.
 
 use std::fs;
-use std::path::Path;
 
 use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, SqliteConnection};
 use serde_json::json;
 
-use crate::support::installation::Installation;
+use crate::support::installation::{Installation, names_in};
 use crate::support::op::{Database, EMAIL};
 use crate::support::postgres::cluster;
 
@@ -26,15 +25,6 @@ const COMMANDS: [&[&str]; 12] = [
     &["export"],
     &["gc"],
 ];
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort_unstable();
-    names
-}
 
 /// With the key file that a first start makes.
 fn without_a_configured_key() -> Installation {

@@ -132,8 +132,8 @@ fn telling(
         .noting("after", values(after))
 }
 
-/// What a file can say of a person, but the secret.
-fn fields(user: &User) -> Map<String, Value> {
+/// What a file can say of a person, without the secret.
+pub(super) fn fields(user: &User) -> Map<String, Value> {
     object(&json!({
         "email": user.email,
         "email_verified": user.email_verified,

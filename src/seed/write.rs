@@ -414,18 +414,6 @@ fn to_value(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("our own types always have a JSON form")
 }
 
-/// What a file can say of a person, without the secret.
-fn told_of(user: &User) -> Value {
-    serde_json::json!({
-        "email": user.email,
-        "email_verified": user.email_verified,
-        "admin": user.admin,
-        "disabled": user.disabled,
-        "groups": user.groups,
-        "claims": user.claims,
-    })
-}
-
 /// Only what the file names is written over what the row holds now.
 fn put_user(
     tx: &mut AnyConnection,
@@ -483,9 +471,10 @@ fn put_user(
             }
         }
     }
-    let before = earlier.map(told_of);
+    let before = earlier.map(|earlier| Value::Object(recorded::fields(earlier)));
     let name = format!("user {}", user.email);
-    summary.note(name, before.as_ref(), &told_of(&user), different);
+    let after = Value::Object(recorded::fields(&user));
+    summary.note(name, before.as_ref(), &after, different);
     Ok(user.id)
 }
 

@@ -17,6 +17,7 @@ use rustix::fs::{Access, access};
 
 use super::StoreError;
 use super::error::is_busy;
+use crate::causes::in_one_line;
 use crate::protocol::parameters;
 
 /// A connection to either database; queries are written once against it.
@@ -225,9 +226,8 @@ fn readable(error: ConnectionError, url: &str) -> ConnectionError {
     let ConnectionError::BadConnection(text) = error else {
         return error;
     };
-    let words: Vec<_> = text.split_whitespace().collect();
     let hidden = |text: String, secret: String| text.replace(&secret, "(hidden)");
-    ConnectionError::BadConnection(secrets_of(url).fold(words.join(" "), hidden))
+    ConnectionError::BadConnection(secrets_of(url).fold(in_one_line(&text), hidden))
 }
 
 /// Passwords of a URL, as they are written and as they are meant.

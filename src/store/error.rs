@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use diesel::result::{ConnectionError, DatabaseErrorInformation, DatabaseErrorKind};
 
+use crate::causes::in_one_line;
+
 type DieselError = diesel::result::Error;
 
 /// Cloning shares the cause: one failed commit may be the answer to many callers.
@@ -182,9 +184,7 @@ fn names_one_that_is_away(message: &str) -> bool {
     ];
     // In a restore or a maintenance, somebody shuts it for a while.
     const SHUT: &str = "is not currently accepting connections";
-    // libpq writes paragraphs.
-    let words: Vec<_> = message.split_whitespace().collect();
-    let message = words.join(" ");
+    let message = in_one_line(message);
     NOT_REACHED.iter().any(|text| message.contains(text))
         && (message.contains(SHUT) || !REFUSED.iter().any(|text| message.contains(text)))
 }

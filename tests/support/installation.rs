@@ -406,6 +406,16 @@ impl Process {
     }
 }
 
+/// What lies in a folder.
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ended_before = self.child.kill();
