@@ -2,16 +2,16 @@
 //! and R28, trap 13 of what the libraries do by themselves.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::installation::{Installation, Process};
 use crate::support::op::Database;
+use crate::support::raw_http;
 use crate::support::wait::{pause, within};
 
 const MOST: usize = 1_000;
@@ -19,11 +19,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// A connection from another address of this machine.
 fn connect_from(from: [u8; 4], server: &Process) -> TcpStream {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::from(from), 0)).unwrap();
-    let port = server.host().rsplit(':').next().unwrap().parse().unwrap();
-    connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
-    let stream = TcpStream::from(socket);
+    let stream = raw_http::connect_from(from, server.host());
     stream.set_read_timeout(Some(LONGEST)).unwrap();
     stream
 }

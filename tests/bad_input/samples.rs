@@ -5,6 +5,7 @@ use latchkey::web::routes::{Route, TABLE};
 use serde_json::{Value, json};
 
 use super::request::Request;
+use super::throwing::Samples;
 use crate::support::browser::{Browser, Page};
 use crate::support::installation::Installation;
 use crate::support::op::{CALLBACK, EMAIL, PASSWORD, SECRET, now};
@@ -33,7 +34,7 @@ pub fn seed(key: &KeyPair) -> Value {
 }
 
 /// For every route of the table: each of its methods, bare and with a form, and what is known to be right there.
-pub fn collect(installation: &Installation, key: &KeyPair) -> Vec<(&'static Route, Vec<Request>)> {
+pub fn collect(installation: &Installation, key: &KeyPair) -> Samples {
     let right = right_ones(installation, key);
     TABLE
         .iter()
@@ -54,7 +55,7 @@ pub fn collect(installation: &Installation, key: &KeyPair) -> Vec<(&'static Rout
                 }
                 requests.push(bare);
             }
-            (route, requests)
+            (route.path, requests)
         })
         .collect()
 }
@@ -198,7 +199,12 @@ fn right_ones(installation: &Installation, key: &KeyPair) -> Vec<Request> {
 }
 
 /// The page itself, and its form as the browser would send it.
-fn of_page(browser: &Browser, page: &Page, typed: &[(&str, &str)], issuer: &str) -> Vec<Request> {
+pub fn of_page(
+    browser: &Browser,
+    page: &Page,
+    typed: &[(&str, &str)],
+    issuer: &str,
+) -> Vec<Request> {
     let cookies: Vec<_> = browser
         .cookies
         .iter()

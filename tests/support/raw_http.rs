@@ -1,8 +1,10 @@
 //! Requests as bytes that no library would send, and every answer that comes back on their connection. RFC 9112.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// The server's longest deadline is the 15 seconds of a body; a busy machine takes longer, one that hangs for ever.
 pub const LONGEST: Duration = Duration::from_secs(60);
@@ -42,10 +44,29 @@ impl Reply {
     }
 }
 
+/// Connects from another address of this machine.
+pub fn connect_from(from: impl Into<Ipv4Addr>, address: &str) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(from.into(), 0)).unwrap();
+    let port = address.rsplit(':').next().unwrap().parse().unwrap();
+    connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
+    TcpStream::from(socket)
+}
+
 /// Sends bytes and reads until the answer is whole, or until the server closes. What never comes to an end is an error.
 pub fn converse(address: &str, request: &[u8], extent: Extent) -> Result<Vec<Reply>, String> {
+    converse_from(Ipv4Addr::LOCALHOST, address, request, extent)
+}
+
+/// The same from another address of this machine.
+pub fn converse_from(
+    from: impl Into<Ipv4Addr>,
+    address: &str,
+    request: &[u8],
+    extent: Extent,
+) -> Result<Vec<Reply>, String> {
     let began = Instant::now();
-    let mut stream = TcpStream::connect(address).map_err(|error| format!("connecting: {error}"))?;
+    let mut stream = connect_from(from, address);
     let set = stream.set_write_timeout(Some(LONGEST));
     set.and_then(|()| stream.set_read_timeout(Some(SILENCE)))
         .map_err(|error| error.to_string())?;
