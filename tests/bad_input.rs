@@ -4,6 +4,7 @@
 //! The requests are the same at every run. `LATCHKEY_BAD_INPUT_SEED=7 LATCHKEY_BAD_INPUT_CASES=50000` tries others.
 
 mod answer;
+mod other_doors;
 mod request;
 mod samples;
 mod strange;

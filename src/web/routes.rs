@@ -52,6 +52,13 @@ pub const TABLE: &[Route] = &[
     json("/readyz", &[Method::GET, Method::HEAD]),
 ];
 
+/// The same for the operator's listener.
+pub const OPERATOR_TABLE: &[Route] = &[
+    json("/metrics", &[Method::GET, Method::HEAD]),
+    json("/livez", &[Method::GET, Method::HEAD]),
+    json("/readyz", &[Method::GET, Method::HEAD]),
+];
+
 /// What is counted together when an address asks too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum RouteClass {
@@ -198,10 +205,22 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
 
 /// The listener for the operator: whether the process lives and is ready, and what it did.
 pub(crate) fn configure_management(app: &mut web::ServiceConfig) {
-    app.service(at("/metrics").route(web::get().to(health::metrics)))
-        .service(at("/livez").route(web::get().to(health::live)))
-        .service(at("/readyz").route(web::get().to(health::ready)))
-        .default_service(web::to(error::not_found));
+    app.service(
+        at("/metrics")
+            .route(web::get().to(health::metrics))
+            .route(web::head().to(health::metrics)),
+    )
+    .service(
+        at("/livez")
+            .route(web::get().to(health::live))
+            .route(web::head().to(health::live)),
+    )
+    .service(
+        at("/readyz")
+            .route(web::get().to(health::ready))
+            .route(web::head().to(health::ready)),
+    )
+    .default_service(web::to(error::not_found));
 }
 
 /// A route without the issuer's own path, as the table has it.
@@ -219,6 +238,7 @@ pub(super) fn methods(pattern: &str, base: &str) -> Vec<Method> {
     let own = own(pattern, base);
     TABLE
         .iter()
+        .chain(OPERATOR_TABLE)
         .find(|route| route.path == own)
         .map(|route| route.methods.to_vec())
         .unwrap_or_default()

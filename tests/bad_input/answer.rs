@@ -107,6 +107,26 @@ pub fn is_decent(reply: &Reply) -> Result<(), String> {
     Ok(())
 }
 
+/// Nobody gets an answer that is packed in a way that they named nowhere.
+pub fn is_packed_as_asked(request: &Request, reply: &Reply) -> Result<(), String> {
+    let Some(coding) = reply.header("content-encoding") else {
+        return Ok(());
+    };
+    let asked = request
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "accept-encoding");
+    let asked: Vec<_> = asked
+        .map(|(_, value)| String::from_utf8_lossy(value).to_ascii_lowercase())
+        .collect();
+    let is_named = |asked: &String| asked.contains(coding) || asked.contains('*');
+    // Of a request that was garbled on its way nobody knows what it asks.
+    if asked.iter().any(is_named) || !request.spoilt.is_empty() {
+        return Ok(());
+    }
+    Err(format!("packed as {coding}, asked for {asked:?}"))
+}
+
 /// The page to which a redirect leads, as the browser asks for it.
 pub fn following(reply: &Reply) -> Option<Request> {
     let location = reply.header("location").filter(|to| to.starts_with('/'))?;

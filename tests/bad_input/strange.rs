@@ -163,6 +163,7 @@ fn change() -> impl Strategy<Value = Change> {
         8 => (select(HEADERS), header_value()).prop_map(|(name, value)| Change::Header(name.to_owned(), value)),
         3 => cookie().prop_map(|value| Change::Header("cookie".to_owned(), value)),
         3 => authorization().prop_map(|value| Change::Header("authorization".to_owned(), value)),
+        3 => codings().prop_map(|value| Change::Header("accept-encoding".to_owned(), value)),
         1 => any::<usize>().prop_map(Change::SameHeaderTwice),
         1 => any::<usize>().prop_map(Change::WithoutHeader),
         2 => (any::<usize>(), share()).prop_map(|(index, at)| Change::CutHeader(index, at)),
@@ -514,6 +515,39 @@ fn header_value() -> impl Strategy<Value = Vec<u8>> {
         1 => vec(any::<u8>(), 0..60),
         1 => vec(b' '..=b'~', 0..60),
         1 => select(vec![1_000usize, 8_000, 30_000, 130_000]).prop_map(|length| vec![b'x'; length]),
+    ]
+}
+
+/// What an answer may be packed with, said well or badly.
+fn codings() -> impl Strategy<Value = Vec<u8>> {
+    let coding = select(vec![
+        "gzip", "GZIP", "x-gzip", "br", "zstd", "deflate", "compress", "identity", "*", "x-i7q",
+        "", "<i7q>", "gzip/br",
+    ]);
+    let weight = select(vec![
+        "",
+        ";q=0",
+        ";q=1",
+        ";q=0.001",
+        ";q=0.0001",
+        ";q=1.001",
+        ";q=-1",
+        ";q=NaN",
+        ";q=",
+        ";q",
+        ";",
+        ";Q=0.5",
+        "; q = 0.5",
+        ";q=0;q=1",
+        ";x=y",
+        ";q=1e9",
+        ";q=0.5\"",
+    ]);
+    let item = (coding, weight).prop_map(|(coding, weight)| format!("{coding}{weight}"));
+    prop_oneof![
+        6 => vec(item.clone(), 0..6).prop_map(|items| items.join(", ").into_bytes()),
+        1 => vec(item.clone(), 1..4).prop_map(|items| items.join(",,;,\t").into_bytes()),
+        1 => (item, 100..2_000usize).prop_map(|(item, count)| vec![item; count].join(",").into_bytes()),
     ]
 }
 

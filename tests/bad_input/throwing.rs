@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use super::answer::{Seen, following, is_decent};
+use super::answer::{Seen, following, is_decent, is_packed_as_asked};
 use super::request::Request;
 use super::strange::{Change, changes, marks};
 use crate::support::installation::Process;
@@ -97,6 +97,9 @@ impl<'a> Door<'a> {
                 .ask(&request)
                 .and_then(|replies| {
                     replies.iter().try_for_each(is_decent)?;
+                    replies
+                        .iter()
+                        .try_for_each(|reply| is_packed_as_asked(&request, reply))?;
                     Ok(replies)
                 })
                 .map_err(|reason| TestCaseError::fail(format!("{path}: {reason}")))?;

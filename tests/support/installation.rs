@@ -175,16 +175,30 @@ impl Installation {
         self.launch_by(&[], port, &[])
     }
 
+    /// Starts a development server where the issuer is. It reads no configuration and has a database of its own.
+    pub fn start_development(&self) -> Process {
+        let (port, folder) = (self.port.to_string(), self.path("development"));
+        let folder = folder.to_str().unwrap();
+        let binary = env!("CARGO_BIN_EXE_latchkey");
+        let line = [binary, "dev", "--port", &port, "--data-dir", folder];
+        let mut process = self.launch_line(&line, self.port, &[]);
+        process.wait_until_ready();
+        process
+    }
+
     /// Starts a server by another program, which is told the rest of its command line.
     fn launch_by(&self, program: &[&str], port: u16, variables: &[(&str, &str)]) -> Process {
+        let line = [program, &[env!("CARGO_BIN_EXE_latchkey"), "serve"]].concat();
+        self.launch_line(&line, port, variables)
+    }
+
+    fn launch_line(&self, line: &[&str], port: u16, variables: &[(&str, &str)]) -> Process {
         let log = self.directory.path().join(format!("{port}.log"));
         let file = OpenOptions::new().append(true).create(true).open(&log);
         let socket = self.directory.path().join(format!("{port}.sock"));
-        let mut line = [program, &[env!("CARGO_BIN_EXE_latchkey"), "serve"]]
-            .concat()
-            .into_iter();
-        let child = Command::new(line.next().expect("there is a program"))
-            .args(line)
+        let (program, arguments) = line.split_first().expect("there is a program");
+        let child = Command::new(program)
+            .args(arguments)
             .current_dir(self.directory.path())
             .env_clear()
             .env("LATCHKEY_LISTEN", format!("127.0.0.1:{port}"))
