@@ -5,7 +5,7 @@
 
 mod answer;
 mod other_doors;
-mod request;
+pub mod request;
 mod samples;
 mod strange;
 mod throwing;

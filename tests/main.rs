@@ -72,4 +72,5 @@ mod store;
 mod store_engine;
 mod telemetry;
 mod throttle;
+mod unreadable;
 mod users;
