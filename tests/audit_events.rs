@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::thread;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use latchkey::audit::Kind;
+use latchkey::hashing;
 use latchkey::protocol::seal::TokenHash;
 use latchkey::seed::{Seed, UserEntry};
 use latchkey::store::audit_events::{self, Recorded};
@@ -15,11 +17,12 @@ use serde_json::json;
 
 use crate::refresh_token::{OFFLINE, connect, notes, refreshed};
 use crate::support::installation::Installation;
+use crate::support::invariants::count;
 use crate::support::on_both_databases;
 use crate::support::op::{CALLBACK, Database, EMAIL, Op, SECRET};
 use crate::support::race::race;
-use crate::support::wait::pause;
-use crate::throttle::attempt_in as attempt;
+use crate::support::wait::{eventually, pause};
+use crate::throttle::{attempt_in as attempt, hold};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const QUICK: [(&str, &str); 3] = [
@@ -35,7 +38,7 @@ fn events(op: &Op) -> Vec<Recorded> {
 }
 
 /// All of one name.
-fn named(op: &Op, name: &str) -> Vec<Recorded> {
+pub fn named(op: &Op, name: &str) -> Vec<Recorded> {
     let all = events(op);
     all.into_iter()
         .filter(|event| event.event == name)
@@ -55,6 +58,12 @@ fn alice(op: &Op) -> String {
         .unwrap()
         .unwrap()
         .id
+}
+
+/// How many attempts are counted just now.
+fn failures(op: &Op) -> i64 {
+    let all = "SELECT CAST(COALESCE(SUM(failures), 0) AS BIGINT) AS n FROM throttles";
+    op.store.read_blocking(|conn| count(conn, all)).unwrap()
 }
 
 on_both_databases! {
@@ -304,6 +313,31 @@ on_both_databases! {
             attempt(&mut op.browser(), EMAIL, "not-the-password-of-anybody");
         }
         assert_eq!(only(&op, "login.throttled").detail["bucket"], "account");
+    }
+
+    fn a_sign_in_that_a_file_overtakes_is_a_failure_with_its_reason(op with QUICK) {
+        let cases = [
+            (json!({ "email": EMAIL, "password": "another-good-battery-horse" }), "password_changed"),
+            (json!({ "email": EMAIL, "disabled": true }), "disabled"),
+        ];
+        for (number, (changed, reason)) in cases.into_iter().enumerate() {
+            // No hashing thread is free, so the password that was right at the look is judged after the change.
+            let threads = hashing::threads_by_default().get();
+            let held: Vec<_> = (0..threads).map(|_| hold(&op.hashing).expect("there is room")).collect();
+            let (counted, password) = (failures(&op), ["correct-horse-battery", "another-good-battery-horse"][number]);
+            let status = thread::scope(|scope| {
+                let trying = scope.spawn(|| attempt(&mut op.browser(), EMAIL, password).status);
+                eventually("the attempt was counted", || (failures(&op) > counted).then_some(()));
+                op.seed(json!({ "users": [changed] }));
+                drop(held);
+                trying.join().unwrap()
+            });
+            assert_eq!(status, 400, "{reason}");
+            let failed = named(&op, "login.failed");
+            assert_eq!(failed.len(), number + 1, "{failed:#?}");
+            assert_eq!((&failed[number].target, &failed[number].detail["reason"]), (&Some(alice(&op)), &json!(reason)));
+            assert_eq!(named(&op, "login.succeeded").len(), 0);
+        }
     }
 
     fn an_event_stays_as_long_as_the_configuration_says(op with [("audit.retention", "30d")]) {

@@ -19,7 +19,7 @@ use crate::support::relying_party::{Rp, part};
 use crate::support::wait::eventually;
 
 const DAY: u64 = 86_400;
-const DAILY: [(&str, &str); 2] = [("keys.rotate_every", "1d"), ("keys.publish_before", "1h")];
+pub const DAILY: [(&str, &str); 2] = [("keys.rotate_every", "1d"), ("keys.publish_before", "1h")];
 const ALL: [(&str, &str); 1] = [("keys.algorithms", "RS256,PS256,ES256,EdDSA")];
 
 fn published(rp: &Rp) -> Vec<Value> {

@@ -15,6 +15,7 @@ mod address_limit;
 mod apply;
 mod architecture;
 mod audit_events;
+mod audit_of_upkeep;
 mod audit_seals;
 mod authorization_code;
 mod authorization_request;

@@ -114,7 +114,7 @@ fn told(page: &Page, login: &str) -> (u16, Vec<(String, String)>, String) {
 }
 
 /// Takes a place in the queue until the answer is dropped.
-fn hold(hashing: &HashingQueue) -> Option<(mpsc::Sender<()>, impl Sized + use<>)> {
+pub fn hold(hashing: &HashingQueue) -> Option<(mpsc::Sender<()>, impl Sized + use<>)> {
     let (open, gate) = mpsc::channel::<()>();
     let waiting = hashing.submit(move || {
         let _opened = gate.recv();
