@@ -14,6 +14,7 @@ use latchkey::config::DatabaseUrl;
 use latchkey::protocol::jose::{KeyPair, Signer, SigningAlgorithm, Typ};
 use latchkey::store::{AnyConnection, Options, Store};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::client_assertion::TYPE;
 use crate::faults::Disk;
@@ -468,8 +469,8 @@ fn r21_what_is_no_good_backup_changes_nothing() {
     let before = names_in(installation.path("").as_path());
     for (name, words) in [
         ("garbage.db", "no backup of Latchkey"),
-        ("empty.db", "no tables of Latchkey"),
-        ("cut.db", "no backup of Latchkey"),
+        ("empty.db", "no backup of Latchkey: it is empty"),
+        ("cut.db", "no backup of Latchkey: it breaks off"),
         ("missing.db", "No such file"),
     ] {
         let said = installation.refused(&["restore", name]);
@@ -488,6 +489,112 @@ fn r21_what_is_no_good_backup_changes_nothing() {
     );
     let _server = installation.start();
     assert_eq!(rp.refresh(tokens.refresh_token(), &[]).status, 200);
+}
+
+#[test]
+fn r21_a_restore_says_what_is_wrong_with_the_file() {
+    let (installation, _rp) = installation(Database::Sqlite);
+    installation.run(&["backup", "good.db"]);
+    let good = fs::read(installation.path("good.db")).unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(installation.path(name), bytes).unwrap();
+    let changed = |from: usize, to: usize| {
+        let mut bytes = good.clone();
+        bytes[from..to].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        bytes
+    };
+    let size = good.len();
+    write("empty.db", b"");
+    write("text.db", &b"this is a text\n".repeat(500));
+    write("garbled.db", &changed(0, size));
+    write("packed.db", b"\x1f\x8b\x08\0\0\0\0\0\0\x03");
+    write("dump.db", b"PGDMP\x01\x0e\0");
+    write("half.db", &good[..size / 2]);
+    write("less-one.db", &good[..size - 1]);
+    write("header.db", &good[..50]);
+    write("magic.db", &good[..7]);
+    write("damaged.db", &changed(8_192, 60_000));
+    write("newer.db", &good);
+    write("foreign.db", b"");
+    let run = |name: &str, statements: &str| {
+        let file = installation.path(name);
+        let mut conn = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+        conn.batch_execute(statements).unwrap();
+    };
+    run(
+        "newer.db",
+        "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')",
+    );
+    run("foreign.db", "CREATE TABLE others (name TEXT)");
+    let half = format!("it breaks off: of its {size} bytes {} are there", size / 2);
+    for (name, cause) in [
+        ("empty.db", "it is empty"),
+        (
+            "text.db",
+            "it is no SQLite database: it is encrypted, garbled or something else",
+        ),
+        (
+            "garbled.db",
+            "it is no SQLite database: it is encrypted, garbled or something else",
+        ),
+        ("packed.db", "it is packed with gzip; unpack it first"),
+        (
+            "dump.db",
+            "it is a dump of PostgreSQL, which pg_restore reads",
+        ),
+        ("half.db", half.as_str()),
+        ("less-one.db", "it breaks off: of its"),
+        ("header.db", "it breaks off after 50 bytes"),
+        ("magic.db", "it breaks off after 7 bytes"),
+        ("damaged.db", "it is damaged ("),
+        (
+            "newer.db",
+            "the database was written by a newer version of Latchkey",
+        ),
+        ("foreign.db", "it has no tables of Latchkey"),
+    ] {
+        let said = installation.refused(&["restore", name]);
+        let begins = match name {
+            "newer.db" => format!("latchkey: {name}: {cause}"),
+            _ => format!("latchkey: {name} is no backup of Latchkey: {cause}"),
+        };
+        assert!(said.starts_with(&begins), "{name}: {said}");
+        assert!(said.ends_with("; nothing was changed\n"), "{name}: {said}");
+        assert_eq!(said.lines().count(), 1, "{name}: {said}");
+    }
+}
+
+/// SQLite would write the log into whatever lies there, and delete it.
+#[test]
+fn r24_a_log_beside_something_that_is_no_database_is_kept_as_it_is() {
+    let (installation, _rp) = installation(Database::Sqlite);
+    installation.run(&["backup", "copy.db"]);
+    // One that holds a database from its first page on, and one that nobody can read.
+    let logs = [log_of_a_new_database(), b"no log at all ".repeat(700)];
+    for (log, text) in logs
+        .iter()
+        .flat_map(|log| ["", "S", "this is a text\n", "SQLite format 2\0"].map(|text| (log, text)))
+    {
+        let text = text.repeat(300);
+        fs::write(installation.path("latchkey.db"), &text).unwrap();
+        fs::write(installation.path("latchkey.db-wal"), log).unwrap();
+        let restored = installation.objects(&["restore", "copy.db"]);
+        assert_eq!(people(&installation), 1);
+        let kept = restored[0]["kept"].as_str().unwrap();
+        assert_eq!(fs::read_to_string(kept).unwrap(), text);
+        assert_eq!(fs::read(format!("{kept}-wal")).unwrap(), *log, "{text:.20}");
+        assert_sound(&installation.store());
+    }
+}
+
+fn log_of_a_new_database() -> Vec<u8> {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("new.db");
+    let mut conn = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+    conn.batch_execute("PRAGMA journal_mode=WAL; CREATE TABLE others (name TEXT)")
+        .unwrap();
+    let log = fs::read(file.with_extension("db-wal")).unwrap();
+    assert!(!log.is_empty());
+    log
 }
 
 #[test]
@@ -561,7 +668,7 @@ fn o15_a_backup_goes_where_its_name_says_or_leaves_nothing_behind() {
     assert!(said.contains("nowhere is no folder"), "{said}");
     assert_eq!(names_in(&installation.path("")), before);
     let said = installation.refused(&["restore", "latchkey.toml"]);
-    assert!(said.contains("file is not a database"), "{said}");
+    assert!(said.contains("it is no SQLite database"), "{said}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::keys::Keys;
 use crate::random;
 use crate::startup;
 use crate::store::backup::Kept;
-use crate::store::{Options, Store, audit_events, backup, signing_keys, with_suffix};
+use crate::store::{OpenError, Options, Store, audit_events, backup, signing_keys, with_suffix};
 
 #[derive(Args)]
 pub(super) struct Restoring {
@@ -163,7 +163,14 @@ fn put_back(config: &Config, backup_file: &Path, path: &Path) -> Result<Kept, Fa
                 "{name} is no backup of Latchkey: {problem}; nothing was changed"
             )));
         }
-        let store = Store::open(&DatabaseUrl::Sqlite(draft.clone()), Options::default())?;
+        let opened = Store::open(&DatabaseUrl::Sqlite(draft.clone()), Options::default());
+        let store = opened.map_err(|error| match error {
+            OpenError::Migrations(error) => {
+                let (name, cause) = (backup_file.display(), with_causes(&error));
+                Failure::new(format!("{name}: {cause}; nothing was changed"))
+            }
+            error => error.into(),
+        })?;
         store.migrate(&Trail::of_command(Clock::system().now()))?;
         let stored = store.read_blocking(signing_keys::list)?;
         Keys::read(stored, &root, &config.keys.algorithms).map_err(|error| {

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use super::connection::{Target, Use};
 use super::files::{self, create_for_owner_of, folder_of, owned_like, sync_folder, with_suffix};
 use super::schema::{authorization_codes, client_tokens, grants, properties as property, sessions};
-use super::{AnyConnection, OpenError, Store, StoreError, on_each, properties};
-use crate::causes::with_causes;
+use super::{AnyConnection, OpenError, Store, StoreError, on_each, properties, sqlite_file};
+use crate::causes::{in_one_line, with_causes};
 use crate::protocol::time::Timestamp;
 use crate::random;
 
@@ -86,12 +86,16 @@ impl Store {
 
 /// Why a file is not a whole database of ours; nothing, if it is one.
 pub fn problem_of(file: &Path) -> Result<Option<String>, StoreError> {
+    if let Some(problem) = sqlite_file::problem_of(file).map_err(StoreError::fault)? {
+        return Ok(Some(problem));
+    }
+    let damaged = |said: &str| Ok(Some(format!("it is damaged ({said})")));
     let mut connection = match connect(file) {
         Ok(connection) => connection,
         // What SQLite says of the file, not that it can't be used.
         Err(error) => {
             let problem = error.source().map(with_causes);
-            return Ok(Some(problem.unwrap_or_else(|| error.to_string())));
+            return damaged(&problem.unwrap_or_else(|| error.to_string()));
         }
     };
     let AnyConnection::Sqlite(connection) = &mut connection else {
@@ -99,13 +103,13 @@ pub fn problem_of(file: &Path) -> Result<Option<String>, StoreError> {
     };
     let verdicts: Vec<Verdict> = match sql_query("PRAGMA integrity_check(5)").load(connection) {
         Ok(verdicts) => verdicts,
-        Err(error) => return Ok(Some(error.to_string())),
+        Err(error) => return damaged(&error.to_string()),
     };
     if let Some(broken) = verdicts
         .into_iter()
         .find(|verdict| verdict.integrity_check != "ok")
     {
-        return Ok(Some(broken.integrity_check));
+        return damaged(&in_one_line(&broken.integrity_check));
     }
     let ours: Count = sql_query(
         "SELECT COUNT(*) AS n FROM sqlite_master WHERE type = 'table' AND name IN ('properties', 'users', 'signing_keys')",
@@ -190,8 +194,7 @@ fn put_to_rest(file: &Path) -> Result<Option<File>, ReplaceError> {
     if !file.try_exists()? {
         return Ok(None);
     }
-    // SQLite would delete the log of an empty file unread.
-    let settled = (fs::metadata(file)?.len() > 0).then(|| settle(file));
+    let settled = sqlite_file::begins_as_database(file)?.then(|| settle(file));
     let held = keep_out(file)?;
     match settled {
         // Somebody came in between, who may have written.

@@ -37,6 +37,7 @@ mod pool;
 mod query;
 mod queue;
 mod schema;
+mod sqlite_file;
 mod workers;
 mod writer;
 
