@@ -73,5 +73,6 @@ mod store;
 mod store_engine;
 mod telemetry;
 mod throttle;
+mod unheard;
 mod unreadable;
 mod users;

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::failure::Failure;
+use super::failure::{Failure, heard_or_not};
 use super::output::{self, Format};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::seed::{self, Extent, File, Mistake, Seed, SeedError};
+use crate::seed::{self, Extent, File, Mistake, Seed, SeedError, Summary};
 use crate::startup;
 
 /// Brings people and apps to what a file says, or lists every mistake in it and changes nothing.
@@ -34,6 +34,14 @@ pub(super) fn run(
         // They were never anybody's.
         summary.new_secrets.clear();
     }
+    heard_or_not(print(&summary, extent, format, out))?;
+    if extent.dry_run && summary.is_change() {
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(summary: &Summary, extent: Extent, format: Format, out: &mut dyn Write) -> io::Result<()> {
     match format {
         Format::Table => {
             out.write_all(summary.to_text().as_bytes())?;
@@ -46,6 +54,7 @@ pub(super) fn run(
                     "client_id={id}  client_secret={secret}  (shown this once)"
                 )?;
             }
+            Ok(())
         }
         Format::Json => {
             let secrets: Vec<_> = summary
@@ -58,13 +67,9 @@ pub(super) fn run(
                 "unchanged": summary.unchanged, "differences": summary.differences, "new_secrets": secrets,
                 "written": !extent.dry_run,
             });
-            output::object(out, &value)?;
+            output::object(out, &value)
         }
     }
-    if extent.dry_run && summary.is_change() {
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Where the name does not say how it is written, as of a pipe, the text does.
@@ -106,8 +111,7 @@ fn tell(
         let text: String = text.collect();
         return Err(Failure::new(format!("{name}: nothing was changed{text}")));
     }
-    for mistake in mistakes {
-        output::object(out, &json!(mistake))?;
-    }
+    let mut each = mistakes.iter();
+    heard_or_not(each.try_for_each(|mistake| output::object(out, &json!(mistake))))?;
     Ok(ExitCode::FAILURE)
 }

@@ -5,32 +5,35 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::failure::heard_or_not;
 use super::output::{self, Format};
-use crate::config::{self, Config, Shown, Sources};
+use crate::config::{self, Config, Findings, Shown, Sources};
 
 /// Prints every finding; exit code 1 when there is one.
 pub(super) fn check(sources: Sources, format: Format, out: &mut dyn Write) -> io::Result<ExitCode> {
-    match (Config::load(sources), format) {
+    let loaded = Config::load(sources);
+    heard_or_not(print(&loaded, format, out))?;
+    Ok(match loaded {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
+}
+
+fn print(loaded: &Result<Config, Findings>, format: Format, out: &mut dyn Write) -> io::Result<()> {
+    match (loaded, format) {
         (Ok(config), Format::Table) => {
-            writeln!(
-                out,
-                "The configuration is valid; the issuer is {}",
-                config.issuer
-            )?;
-            Ok(ExitCode::SUCCESS)
+            let issuer = &config.issuer;
+            writeln!(out, "The configuration is valid; the issuer is {issuer}")
         }
         // An empty list: a script counts lines.
-        (Ok(_), Format::Json) => Ok(ExitCode::SUCCESS),
-        (Err(findings), Format::Table) => {
-            writeln!(out, "{findings}")?;
-            Ok(ExitCode::FAILURE)
-        }
+        (Ok(_), Format::Json) => Ok(()),
+        (Err(findings), Format::Table) => writeln!(out, "{findings}"),
         (Err(findings), Format::Json) => {
             for finding in findings.iter() {
                 serde_json::to_writer(&mut *out, finding)?;
                 writeln!(out)?;
             }
-            Ok(ExitCode::FAILURE)
+            Ok(())
         }
     }
 }
@@ -59,7 +62,7 @@ pub(super) fn show(
         true => json!({ "key": shown.key, "value": shown.value, "source": shown.source }),
         false => json!({ "key": shown.key, "value": shown.value }),
     };
-    output::list(out, format, &shown, &headings, row, describe)?;
+    heard_or_not(output::list(out, format, &shown, &headings, row, describe))?;
     match Config::load(sources) {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(findings) => {

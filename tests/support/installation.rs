@@ -292,6 +292,17 @@ impl Installation {
         String::from_utf8(done.stderr).unwrap()
     }
 
+    /// How a command ends whose output nobody reads, and what it writes to standard error.
+    pub fn unheard(&self, arguments: &[&str]) -> (i32, String) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = self.command(arguments);
+        let done = command.stdout(writer).stderr(Stdio::piped()).spawn();
+        let done = done.unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        (done.status.code().unwrap(), said)
+    }
+
     /// What a command that is refused says.
     pub fn refused(&self, arguments: &[&str]) -> String {
         let done = self.command(arguments).output().unwrap();
