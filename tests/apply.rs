@@ -99,6 +99,46 @@ fn a_dry_run_prints_the_difference_and_changes_nothing() {
 }
 
 #[test]
+fn every_wrong_lifetime_of_an_app_is_told_at_once_with_its_line() {
+    let installation = Installation::new(Database::Sqlite);
+    let text = "[[clients]]
+client_id = \"notes\"
+redirect_uris = [\"https://notes.example/callback\"]
+[clients.tokens]
+code = true
+access = \"soon\"
+id = \"90d\"
+acces = \"5m\"
+idle = [\"1d\"]
+refresh_idle = \"0s\"
+refresh_absolute = 1.5
+refresh_retry_window = \"5s\"
+";
+    fs::write(installation.path("apps.toml"), text).unwrap();
+    let said = installation.refused(&["apply", "apps.toml"]);
+    let told: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("apps.toml:"))
+        .filter_map(|line| line.split_once(" (notes): "))
+        .collect();
+    let expected = [
+        ("5: clients[0].tokens.code", "is a duration"),
+        ("6: clients[0].tokens.access", "is a duration"),
+        ("7: clients[0].tokens.id", "is a duration"),
+        ("8: clients[0].tokens.acces", "is not known"),
+        ("9: clients[0].tokens.idle", "is not known"),
+        ("9: clients[0].tokens.idle", "is a duration"),
+        ("10: clients[0].tokens.refresh_idle", "is a duration"),
+        ("11: clients[0].tokens.refresh_absolute", "is a duration"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{said}");
+    for ((place, problem), (where_, begins)) in told.iter().zip(expected) {
+        assert_eq!(*place, where_, "{said}");
+        assert!(problem.starts_with(begins), "{said}");
+    }
+}
+
+#[test]
 fn only_what_came_from_a_file_goes_and_only_when_told_to() {
     for database in Database::all() {
         let installation = applied(database);
@@ -217,6 +257,7 @@ fn every_mistake_is_told_at_once_with_its_line_also_those_against_the_database()
             (26, "clients[0].client_name"),
             (27, "clients[0].redirect_uris[0]"),
             (29, "clients[0].tokens.code"),
+            (29, "clients[0].tokens.access"),
             (30, "clients[0].refresh_retry_window"),
         ];
         assert_eq!(places(&mistakes), expected, "{mistakes:#?}");

@@ -265,6 +265,18 @@ impl DurationText {
     }
 }
 
+/// What a client can have lifetimes of.
+pub(crate) const LIFETIMES: &[&str] = &[
+    "code",
+    "access",
+    "id",
+    "refresh_idle",
+    "refresh_absolute",
+    "refresh_retry_window",
+];
+pub(crate) const UNKNOWN_LIFETIME: &str =
+    "is not known: code, access, id, refresh_idle, refresh_absolute or refresh_retry_window";
+
 const LONGEST_NAME: usize = 200;
 const LONGEST_TEXT: usize = 2_000;
 const MOST_VALUES: usize = 100;
@@ -656,10 +668,7 @@ impl ClientMetadata {
                     (&mut lifetimes.refresh_retry_window, LONGEST_RETRY_WINDOW)
                 }
                 _ => {
-                    problems.add::<()>(
-                        &field,
-                        "is not known: code, access, id, refresh_idle, refresh_absolute or refresh_retry_window",
-                    );
+                    problems.add::<()>(&field, UNKNOWN_LIFETIME);
                     continue;
                 }
             };

@@ -9,7 +9,7 @@ use super::document::{DATE, Document, member};
 use super::mistakes::{Mistake, Place};
 use crate::identity::email::Email;
 use crate::identity::group;
-use crate::protocol::client::is_client_id;
+use crate::protocol::client::{LIFETIMES, UNKNOWN_LIFETIME, is_client_id};
 use crate::protocol::known_scopes::is_scope_name;
 
 pub(super) const LISTS: &[&str] = &["users", "clients", "scopes", "groups"];
@@ -188,10 +188,16 @@ pub(super) fn entry<T: DeserializeOwned>(
             continue;
         };
         let wrong = kind.wrong(value);
-        if wrong.is_empty() {
-            good.insert(field.clone(), value.clone());
-        } else {
-            refused.insert(field.clone());
+        match kind.good_part(value) {
+            _ if wrong.is_empty() => {
+                good.insert(field.clone(), value.clone());
+            }
+            Some(part) => {
+                good.insert(field.clone(), part);
+            }
+            None => {
+                refused.insert(field.clone());
+            }
         }
         for (beneath, problem) in wrong {
             mistakes.push(place.mistake(&format!("{field}{beneath}"), problem));
@@ -248,9 +254,30 @@ impl Kind {
                 .collect(),
             (Lives, Value::Object(members)) => (members.iter())
                 .filter(|(_, life)| !Life.wrong(life).is_empty())
-                .map(|(name, life)| not(format!(".{}", member("", name)), life, Life.allowed()))
+                .flat_map(|(name, life)| {
+                    let place = format!(".{}", member("", name));
+                    let unknown = (!LIFETIMES.contains(&name.as_str()))
+                        .then(|| (place.clone(), UNKNOWN_LIFETIME.to_owned()));
+                    unknown
+                        .into_iter()
+                        .chain([not(place, life, Life.allowed())])
+                })
                 .collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Of a table whose members don't depend on each other those that have this type, so that they are judged as well.
+    fn good_part(self, value: &Value) -> Option<Value> {
+        match (self, value) {
+            (Lives, Value::Object(members)) if is_table(value) => {
+                let good = members
+                    .iter()
+                    .filter(|(_, life)| Life.wrong(life).is_empty());
+                let good = good.map(|(name, life)| (name.clone(), life.clone()));
+                Some(Value::Object(good.collect()))
+            }
+            _ => None,
         }
     }
 
