@@ -45,6 +45,7 @@ mod faults_database;
 mod faults_keys;
 mod faults_load;
 mod faults_panics;
+mod full_queue;
 mod init;
 mod introspection;
 mod keys;
