@@ -304,6 +304,13 @@ async fn prepare(config: Config, clock: Clock) -> Result<Prepared, StartError> {
     Ok(Prepared { state, dev_app })
 }
 
+/// What requests and jobs work with, where nobody listens.
+#[cfg(test)]
+pub(crate) async fn state_of(config: Config, clock: Clock) -> web::Data<AppState> {
+    let prepared = prepare(config, clock).await;
+    prepared.unwrap_or_else(|error| panic!("{error}")).state
+}
+
 impl Running {
     /// Serves until the process is told to stop, or until a [`Stopper`] says so.
     pub async fn run(self) -> io::Result<()> {

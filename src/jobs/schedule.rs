@@ -245,7 +245,50 @@ fn moved(before: (Timestamp, Instant), after: (Timestamp, Instant)) -> Option<i6
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Config, Sources};
+    use crate::startup;
+
+    fn config(folder: &TempDir) -> Config {
+        let database = format!("sqlite://{}/latchkey.db", folder.path().display());
+        let overrides = [
+            ("issuer", "http://localhost:1"),
+            ("database.url", &database),
+            ("secret_key", &"5a".repeat(32)),
+            ("throttle.address_requests", "6000"),
+        ];
+        let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let sources = Sources {
+            overrides: overrides.to_vec(),
+            ..Sources::default()
+        };
+        Config::load(sources).unwrap_or_else(|findings| panic!("{findings}"))
+    }
+
+    #[test]
+    fn n12_addresses_that_were_quiet_are_forgotten_every_minute() {
+        let folder = TempDir::new().expect("a folder");
+        let config = config(&folder);
+        actix_web::rt::System::new().block_on(async {
+            let state = startup::state_of(config, Clock::system()).await;
+            let limit = state.address_limit.clone();
+            limit.note(1_000);
+            // From here on time is what this test says, except for the limiter, to whom a hundredth of a second is quiet.
+            tokio::time::pause();
+            let job = actix_web::rt::spawn(clear_away(state.clone()));
+            tokio::time::sleep(PRUNING_CHECK - Duration::from_secs(1)).await;
+            assert_eq!(limit.counters(), 1_000);
+            let began = std::time::Instant::now();
+            while limit.counters() > 0 {
+                assert!(began.elapsed() < Duration::from_secs(20), "still known");
+                tokio::time::sleep(PRUNING_CHECK).await;
+            }
+            job.abort();
+        });
+    }
 
     #[test]
     fn a_job_that_panics_begins_again_until_the_server_stops() {

@@ -183,10 +183,56 @@ fn wait(request: &HttpRequest) -> Option<u64> {
 }
 
 #[cfg(test)]
+impl AddressLimit {
+    /// Counts one request each of so many addresses.
+    pub(crate) fn note(&self, addresses: u64) {
+        for address in 0..addresses {
+            let limiter = self.config.limiter();
+            limiter.check_key(&Some(address)).expect("the first one");
+        }
+    }
+
+    /// How many counters there are.
+    pub(crate) fn counters(&self) -> usize {
+        self.config.limiter().len()
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::time::Instant;
 
+    use actix_web::test::TestRequest;
+
     use super::*;
+
+    #[test]
+    fn n12_however_many_networks_a_proxy_names_there_are_so_many_counters_at_most() {
+        const NETWORKS: u32 = 2_000;
+        let proxy = "192.0.2.1:443".parse().expect("an address");
+        let by = ByAddressAndClass {
+            trusted_proxies: Arc::from(["192.0.2.1/32".parse().expect("a network")]),
+            base: Arc::from(""),
+            hasher: Arc::default(),
+        };
+        let counter = |network: u32, host: u32| {
+            let address = format!(
+                "2001:db8:{:x}:{:x}::{host:x}",
+                network >> 16,
+                network & 0xffff
+            );
+            let request = TestRequest::with_uri("/jwks").peer_addr(proxy);
+            let request = request.insert_header(("x-forwarded-for", address));
+            let Ok(key) = by.extract(&request.to_srv_request());
+            key.expect("somebody is counted")
+        };
+        let counters: HashSet<_> = (0..NETWORKS).map(|network| counter(network, 1)).collect();
+        assert!(counters.iter().all(|counter| *counter < COUNTERS));
+        // By chance two may meet in one, and hardly ever do.
+        assert!(counters.len() > 1_900, "{}", counters.len());
+        assert_eq!(counter(7, 1), counter(7, 0xffff), "a whole network is one");
+    }
 
     #[test]
     fn who_was_quiet_for_long_enough_is_forgotten_and_nobody_else() {
@@ -198,18 +244,16 @@ mod tests {
         // One request in 10 ms.
         let limit = AddressLimit::of(6_000, by);
         let limiter = limit.config.limiter();
-        for address in 0..1_000 {
-            limiter.check_key(&Some(address)).expect("the first one");
-        }
+        limit.note(1_000);
         for _ in 0..7_000 {
             let _taken_or_refused = limiter.check_key(&Some(7));
         }
-        assert_eq!(limiter.len(), 1_000);
+        assert_eq!(limit.counters(), 1_000);
         let began = Instant::now();
-        while limiter.len() > 1 && began.elapsed() < Duration::from_secs(10) {
+        while limit.counters() > 1 && began.elapsed() < Duration::from_secs(10) {
             limit.forget_quiet();
         }
-        assert_eq!(limiter.len(), 1);
+        assert_eq!(limit.counters(), 1);
     }
 
     #[test]
