@@ -1,9 +1,9 @@
 //! Whatever is sent, the answer is a decent one: no 5xx, no broken connection, no row. OWASP ASVS 5.0 §4; RFC 9110; RFC 9112.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,9 +11,11 @@ use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
 use latchkey::web::routes::{Route, TABLE};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestRunner};
+use serde_json::Value;
 
+use crate::metrics;
 use crate::support::on_both_databases;
-use crate::support::op::{Op, SECRET};
+use crate::support::op::{CALLBACK, Database, EMAIL, Op, SECRET};
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
 const QUICK: [(&str, &str); 4] = [
@@ -245,6 +247,29 @@ fn encode(parameters: &[(String, String)]) -> String {
         .finish()
 }
 
+/// Sends a request, and another once the first is answered; what came back, and whether the server then closed.
+fn two_after_another(op: &Op, first: &str) -> (String, bool) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port(op))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    stream.write_all(first.as_bytes()).unwrap();
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4_096]);
+    while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "closed without an answer: {first}");
+        bytes.extend_from_slice(&buffer[..count]);
+    }
+    let _closed_before = stream.write_all(&head(op, "GET", "/jwks", ""));
+    let end = stream.read_to_end(&mut bytes);
+    let is_closed = match end {
+        Ok(_) => true,
+        // What was sent to a connection that is closed is answered so.
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    };
+    (String::from_utf8_lossy(&bytes).into_owned(), is_closed)
+}
+
 on_both_databases! {
     fn o10_a_method_that_a_path_does_not_take_is_405(op with QUICK) {
         let before = rows(&op);
@@ -342,6 +367,50 @@ on_both_databases! {
         }
     }
 
+    fn n4_what_is_too_large_or_too_deep_is_refused_in_so_many_words(op with QUICK) {
+        const LARGEST: usize = 64 * 1024;
+        let filled = |form: &str, size: usize| format!("{form}{}", "A".repeat(size - form.len()));
+        let told = |reply: &Reply| {
+            let body: Value = serde_json::from_str(&reply.body).unwrap();
+            (reply.status, body["error"].as_str().unwrap().to_owned(), body["error_description"].as_str().unwrap().to_owned())
+        };
+        let too_large = (413, "invalid_request".to_owned(), "the body is larger than 64 kB".to_owned());
+        let kind = "urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer";
+        let credentials = format!("client_id=rp&client_secret={SECRET}");
+        for token in ["", "e30.", "e30.e30.", "%7B%22a%22%3A"] {
+            let form = format!("{credentials}&token={token}");
+            let reply = post(&op, "/introspect", FORM, filled(&form, LARGEST).as_bytes());
+            assert_eq!((reply.status, reply.body.as_str()), (200, "{\"active\":false}"), "{token}");
+            assert_eq!(told(&post(&op, "/introspect", FORM, filled(&form, LARGEST + 1).as_bytes())), too_large);
+            let form = format!("grant_type=client_credentials&client_assertion_type={kind}&client_assertion={token}");
+            let none = (401, "invalid_client".to_owned(), "the assertion is no JWT with a sub".to_owned());
+            assert_eq!(told(&post(&op, "/token", FORM, filled(&form, LARGEST).as_bytes())), none, "{token}");
+            assert_eq!(told(&post(&op, "/token", FORM, filled(&form, LARGEST + 1).as_bytes())), too_large);
+        }
+        // A good one that somebody made longer is not the good one.
+        let tokens = op.rp().exchange(&op.browser().complete(&op.rp().authorize(&[])).code(), &[]);
+        let good = format!("{credentials}&token={}", tokens.access_token());
+        assert!(post(&op, "/introspect", FORM, good.as_bytes()).body.contains("\"active\":true"));
+        assert_eq!(post(&op, "/introspect", FORM, filled(&good, LARGEST).as_bytes()).body, "{\"active\":false}");
+        let nested = |depth: usize| format!("{{\"userinfo\":{{\"email\":{{\"value\":{}{}}}}}}}", "[".repeat(depth), "]".repeat(depth));
+        let ask = |claims: &str| {
+            let asked = [("client_id", "rp"), ("redirect_uri", CALLBACK), ("response_type", "code"), ("scope", "openid"), ("claims", claims)];
+            op.browser().post("/authorize", &asked)
+        };
+        for deep in [nested(150), "[".repeat(1_000), format!("{{\"userinfo\":{}", "[".repeat(1_000))] {
+            let refused = ask(&deep);
+            assert_eq!(refused.status, 303, "{}", refused.body);
+            assert_eq!(refused.callback()["error"], "invalid_request");
+        }
+        let read = ask(&nested(3));
+        assert!(read.has("#login-submit"), "what is not deep is read: {:?} {}", read.location(), read.body);
+        for long in [nested(4_000), "[".repeat(9_000)] {
+            let refused = ask(&long);
+            assert_eq!(refused.status, 400);
+            assert!(refused.text("dd").contains("longer than 8000 characters"), "{}", refused.body);
+        }
+    }
+
     fn n7_large_heads_and_strange_cookies_are_borne(op with QUICK) {
         for route in TABLE.iter().filter(|route| takes(route, "GET")) {
             let many: String = (0..60).fold(String::new(), |mut all, number| { write!(all, "x-{number}: {number}\r\n").unwrap(); all });
@@ -382,6 +451,25 @@ on_both_databases! {
         assert_eq!(get(&op, "/%6awks").status, 200);
         assert_eq!(get(&op, "/%61uthorize").status, 400);
         assert_eq!(post(&op, "/%6cogin", FORM, b"login=x&password=y").status, post(&op, "/login", FORM, b"login=x&password=y").status);
+    }
+
+    fn o12_where_nobody_knows_how_a_request_ends_the_connection_does(op with QUICK) {
+        let head = |headers: &str| format!("POST /token HTTP/1.1\r\nhost: localhost:{}\r\n{FORM}{headers}\r\n", port(&op));
+        let (both, twice) = ("content-length: 5\r\ntransfer-encoding: chunked\r\n", "content-length: 5\r\ncontent-length: 6\r\n");
+        let empty = "0\r\n\r\n";
+        for headers in [
+            both, "transfer-encoding: chunked\r\ncontent-length: 5\r\n", "transfer-encoding: chunked\r\ncontent-length: 0\r\n", twice,
+            "transfer-encoding: chunked, identity\r\n", "transfer-encoding: xchunked\r\n", "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+        ] {
+            let (answers, is_closed) = two_after_another(&op, &format!("{}{empty}", head(headers)));
+            assert!(answers.starts_with("HTTP/1.1 400 "), "{headers}: {answers}");
+            assert_eq!((answers.matches("HTTP/1.1 ").count(), is_closed), (1, true), "{headers}: {answers}");
+        }
+        // Over one where that is clear the next request is answered.
+        for (headers, body) in [("content-length: 3\r\n", "a=b"), ("transfer-encoding: chunked\r\n", empty)] {
+            let (answers, _) = two_after_another(&op, &format!("{}{body}", head(headers)));
+            assert!(answers.starts_with("HTTP/1.1 401 ") && answers.contains("HTTP/1.1 200 "), "{headers}: {answers}");
+        }
     }
 
     fn o12_one_request_can_not_be_read_as_two(op with QUICK) {
@@ -514,4 +602,45 @@ on_both_databases! {
         }
         assert_eq!(rows(&op), before);
     }
+}
+
+#[test]
+fn n2_a_password_of_a_megabyte_costs_no_hash() {
+    // A hash that takes long enough to be seen.
+    let costly = [
+        ("password.memory_kib", "65536"),
+        ("password.iterations", "3"),
+    ];
+    let op = Op::start(Database::Sqlite, &costly);
+    let mut browser = op.browser();
+    let (action, hidden) = browser.get("/login").form();
+    let cookies = browser.cookies.iter();
+    let cookies: Vec<_> = cookies
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let headers = format!("{FORM}cookie: {}\r\n", cookies.join("; "));
+    let hashes = || metrics::count(&op, "latchkey_password_hash_seconds_count");
+    let quickest = |password: &str, status: u16| {
+        let typed = [("login", EMAIL), ("password", password)];
+        let typed = typed.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let form = encode(&[&hidden[..], &typed].concat());
+        let tries = (0..3).map(|_| {
+            let began = Instant::now();
+            let reply = post(&op, &action, &headers, form.as_bytes());
+            assert_eq!(reply.status, status, "{}", reply.head);
+            began.elapsed()
+        });
+        tries.min().unwrap()
+    };
+    let before = hashes();
+    let refused = quickest(&"x".repeat(1024 * 1024), 413);
+    assert!((hashes() - before).abs() < 0.5, "some were hashed");
+    let hashed = quickest("not-the-password-of-anybody", 400);
+    assert!(
+        (hashes() - before - 3.0).abs() < 0.5,
+        "those that are hashed are counted"
+    );
+    // Where everything is slow it is still far less than a hash.
+    let soon = Duration::from_millis(50).max(hashed / 2);
+    assert!(refused < soon, "{refused:?}, a hash {hashed:?}");
 }

@@ -35,7 +35,7 @@ fn value(page: &str, series: &str) -> Option<f64> {
     Some(line.parse().unwrap())
 }
 
-fn count(op: &Op, series: &str) -> f64 {
+pub fn count(op: &Op, series: &str) -> f64 {
     value(&scrape(op), series).unwrap_or_else(|| panic!("{series} is not there"))
 }
 
