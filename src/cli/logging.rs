@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
-use std::panic;
+use std::panic::{self, PanicHookInfo};
 
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -31,12 +31,15 @@ const SENDERS: &[&str] = &[
 /// For a server: what its configuration says.
 pub(super) fn for_server(config: &Config) {
     start(config.log.level, config.log.format);
-    panic::set_hook(Box::new(|panic| {
-        let location = panic.location().map(ToString::to_string);
-        // What stands in the source is no secret; a text that was put together may hold what somebody typed.
-        let reason = panic.payload().downcast_ref::<&'static str>().copied();
-        tracing::error!(location, reason, "something panicked");
-    }));
+    panic::set_hook(Box::new(tell));
+}
+
+/// Writes down where a panic happened.
+fn tell(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    // What stands in the source is no secret; a text that was put together may hold what somebody typed.
+    let reason = panic.payload().downcast_ref::<&'static str>().copied();
+    tracing::error!(location, reason, "something panicked");
 }
 
 /// A server that does not start says so as its log would: whoever reads that as JSON can read this too.
@@ -166,4 +169,89 @@ fn filter(level: LogLevel) -> (EnvFilter, Option<String>) {
     let level = level.as_str();
     let filter = EnvFilter::new(format!("{libraries},{strangers},latchkey={level}"));
     (filter, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::AssertUnwindSafe;
+    use std::sync::{Arc, Mutex, PoisonError};
+    use std::thread;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Keeps the lines of a log.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged of three panics in the middle of a request, in a thread of its own.
+    fn logged(typed: &'static str) -> String {
+        const THREAD: &str = "panics as this test wants it";
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || writer.clone())
+            .map_event_format(WithRequest);
+        // Other tests panic as they always do.
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| match thread::current().name() {
+            Some(THREAD) => tell(panic),
+            _ => usual(panic),
+        }));
+        let panicking = move || {
+            let _span = tracing::error_span!(request_log::SPAN, request_id = "an-id").entered();
+            let panics: [&dyn Fn(); 3] = [
+                &|| panic!("a text of the source"),
+                &|| panic!("nobody is called {typed}"),
+                &|| assert!([true].get(typed.len()).copied().expect(typed)),
+            ];
+            for panics in panics {
+                let caught = panic::catch_unwind(AssertUnwindSafe(panics));
+                assert!(caught.is_err());
+            }
+        };
+        let registry = tracing_subscriber::registry().with(lines);
+        let thread = thread::Builder::new().name(THREAD.to_owned());
+        let thread = thread.spawn(move || tracing::subscriber::with_default(registry, panicking));
+        let joined = thread.expect("a thread").join();
+        drop(panic::take_hook());
+        assert!(joined.is_ok());
+        let kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8(kept.clone()).expect("text")
+    }
+
+    #[test]
+    fn a_panic_is_a_line_with_its_place_and_without_what_somebody_typed() {
+        let log = logged("hunter2");
+        let lines: Vec<Value> = log
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("an object"))
+            .collect();
+        assert_eq!(lines.len(), 3, "{log}");
+        for line in &lines {
+            assert_eq!(line["level"], "ERROR");
+            assert_eq!(line["message"], "something panicked");
+            assert_eq!(line["request_id"], "an-id");
+            let location = line["location"].as_str().expect("a place");
+            assert!(location.starts_with("src/cli/logging.rs:"), "{location}");
+        }
+        let reasons: Vec<_> = lines.iter().map(|line| line["reason"].as_str()).collect();
+        assert_eq!(reasons, [Some("a text of the source"), None, None]);
+        assert!(!log.contains("hunter2"), "{log}");
+    }
 }
