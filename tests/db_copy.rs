@@ -253,6 +253,22 @@ fn nothing_is_copied_over_something_or_from_under_a_server() {
 }
 
 #[test]
+fn a_server_is_seen_whatever_it_calls_itself() {
+    if postgres::cluster().is_none() {
+        return;
+    }
+    let plain = url(&Installation::new(Database::Postgres));
+    let source = Installation::on_postgres(format!("{plain}&application_name=idp"));
+    let server = source.start();
+    let target = Installation::new(Database::Sqlite);
+    let copy = ["db", "copy", "--from", &plain, "--to", &url(&target)];
+    let refused = source.refused(&copy);
+    assert!(refused.contains("a server uses"), "{refused}");
+    server.kill();
+    source.run(&copy);
+}
+
+#[test]
 fn every_table_is_copied() {
     let op = Op::start(Database::Sqlite, &[]);
     let target = Installation::new(Database::Sqlite);

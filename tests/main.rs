@@ -68,6 +68,7 @@ mod revocation;
 mod scopes;
 mod secrets_at_rest;
 mod selftest;
+mod silent_postgres;
 mod steps;
 mod stolen_token;
 mod store;

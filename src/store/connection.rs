@@ -4,19 +4,21 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::connection::{
     AnsiTransactionManager, CacheSize, Connection, SimpleConnection, TransactionManager,
 };
 use diesel::dsl::sql;
-use diesel::result::{ConnectionError, QueryResult};
-use diesel::sql_types::Bool;
-use diesel::{PgConnection, RunQueryDsl, SqliteConnection};
+use diesel::result::Error::DatabaseError;
+use diesel::result::{ConnectionError, DatabaseErrorKind, QueryResult};
+use diesel::sql_types::{Bool, Text};
+use diesel::{PgConnection, QueryableByName, RunQueryDsl, SqliteConnection, sql_query};
 use rustix::fs::{Access, access};
 
 use super::StoreError;
-use super::error::is_busy;
+use super::error::{self, is_busy};
 use crate::causes::in_one_line;
 use crate::protocol::parameters;
 
@@ -41,8 +43,16 @@ pub(crate) use on_each;
 
 /// Where a database is and how to speak to it. Not `Debug`: the URL may hold a password.
 pub(super) enum Target {
-    Sqlite { file: PathBuf, identity: Identity },
-    Postgres { url: String, pooling: Pooling },
+    Sqlite {
+        file: PathBuf,
+        identity: Identity,
+    },
+    Postgres {
+        url: String,
+        pooling: Pooling,
+        /// Whether the server's words are others than the English ones that `error` knows.
+        is_translated: AtomicBool,
+    },
 }
 
 /// Which file a name stood for when the store was opened.
@@ -72,6 +82,8 @@ pub(super) enum Use {
 
 /// PostgreSQL ends a statement after this long, so that a stalled query cannot hold a thread for ever.
 const STATEMENT_TIMEOUT_MS: u32 = 5_000;
+/// Every session of ours shares this lock of PostgreSQL's, whatever its name; `db copy` has it alone. "latchuse" in ASCII.
+const IN_USE: &str = "x'6c61746368757365'::bigint";
 /// How long SQLite waits for another process, such as a command beside the server, to finish its write.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLite asks less and less often for the lock, in the end ten times a second, and would hardly ever meet a busy server
@@ -118,13 +130,32 @@ impl Target {
         Target::Postgres {
             url: format!("{base}?{}", parameters.join("&")),
             pooling,
+            is_translated: AtomicBool::new(false),
         }
     }
 
     pub(super) fn connect(&self, purpose: Use) -> Result<AnyConnection, ConnectionError> {
         match self {
             Target::Sqlite { file, .. } => connect_sqlite(file, purpose),
-            Target::Postgres { url, pooling } => connect_postgres(url, *pooling),
+            Target::Postgres {
+                url,
+                pooling,
+                is_translated,
+            } => {
+                let (connection, language) = connect_postgres(url, *pooling)?;
+                is_translated.store(!is_english(&language), Ordering::Relaxed);
+                Ok(connection)
+            }
+        }
+    }
+
+    /// An error as it is meant, in whatever language it is told.
+    pub(super) fn understood(&self, error: StoreError) -> StoreError {
+        match self {
+            Target::Postgres { is_translated, .. } if is_translated.load(Ordering::Relaxed) => {
+                error::without_words(error)
+            }
+            _ => error,
         }
     }
 
@@ -205,20 +236,65 @@ fn connect_sqlite(file: &Path, purpose: Use) -> Result<AnyConnection, Connection
     Ok(connection)
 }
 
-fn connect_postgres(url: &str, pooling: Pooling) -> Result<AnyConnection, ConnectionError> {
-    let connection = PgConnection::establish(url).map_err(|error| readable(error, url))?;
-    let mut connection = AnyConnection::Postgres(connection);
-    match pooling {
-        Pooling::Session => connection
-            .batch_execute(&format!(
-                "SET statement_timeout = {STATEMENT_TIMEOUT_MS}; \
-                 SET idle_in_transaction_session_timeout = {}",
-                2 * STATEMENT_TIMEOUT_MS
-            ))
-            .map_err(ConnectionError::CouldntSetupConfiguration)?,
-        Pooling::Transaction => connection.set_prepared_statement_cache_size(CacheSize::Disabled),
+/// Answers the language of the server's messages, too.
+fn connect_postgres(
+    url: &str,
+    pooling: Pooling,
+) -> Result<(AnyConnection, String), ConnectionError> {
+    #[derive(QueryableByName)]
+    struct Session {
+        #[diesel(sql_type = Text)]
+        language: String,
+        #[diesel(sql_type = Bool)]
+        may_use: bool,
     }
-    Ok(connection)
+    let mut connection = PgConnection::establish(url).map_err(|error| readable(error, url))?;
+    // In one round trip.
+    let settings = match pooling {
+        Pooling::Session => format!(
+            "pg_try_advisory_lock_shared({IN_USE}) AS may_use, \
+             set_config('statement_timeout', '{STATEMENT_TIMEOUT_MS}', FALSE), \
+             set_config('idle_in_transaction_session_timeout', '{}', FALSE)",
+            2 * STATEMENT_TIMEOUT_MS
+        ),
+        Pooling::Transaction => {
+            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+            "TRUE AS may_use".to_owned()
+        }
+    };
+    let session: Session = sql_query(format!(
+        "SELECT current_setting('lc_messages') AS language, {settings}"
+    ))
+    .get_result(&mut connection)
+    .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    if !session.may_use {
+        // Until it is done, as for a database that is away.
+        let being_copied = Box::new("the database is being copied".to_owned());
+        return Err(ConnectionError::CouldntSetupConfiguration(DatabaseError(
+            DatabaseErrorKind::ClosedConnection,
+            being_copied,
+        )));
+    }
+    Ok((AnyConnection::Postgres(connection), session.language))
+}
+
+/// `lc_messages` is the name of a locale: `C`, `C.UTF-8`, `POSIX`, `en_GB.UTF-8`.
+fn is_english(locale: &str) -> bool {
+    ["C", "POSIX", "en", "English"]
+        .iter()
+        .any(|language| locale.starts_with(language))
+}
+
+/// Whether nobody else uses this PostgreSQL; from then on nobody can, until this connection ends. Behind a transaction
+/// pooler a session belongs to nobody, and the answer is always yes.
+pub(super) fn take_alone(connection: &mut PgConnection, pooling: Pooling) -> QueryResult<bool> {
+    match pooling {
+        Pooling::Transaction => Ok(true),
+        Pooling::Session => {
+            let alone = format!("pg_try_advisory_lock({IN_USE})");
+            diesel::select(sql::<Bool>(&alone)).get_result(connection)
+        }
+    }
 }
 
 /// libpq's text on one line, and without what the URL holds of a secret: libpq quotes what it does not understand.
@@ -325,7 +401,7 @@ mod tests {
 
     fn parts(url: &str) -> (String, Pooling) {
         match Target::postgres(url) {
-            Target::Postgres { url, pooling } => (url, pooling),
+            Target::Postgres { url, pooling, .. } => (url, pooling),
             Target::Sqlite { .. } => unreachable!("built from a PostgreSQL URL"),
         }
     }
@@ -348,6 +424,22 @@ mod tests {
         assert!(url.starts_with("postgres://db.example.test/latchkey?application_name=latchkey&"));
         assert!(url.contains("connect_timeout=3"));
         assert_eq!(pooling, Pooling::Session);
+    }
+
+    #[test]
+    fn english_is_what_locales_of_it_are_called() {
+        for locale in [
+            "C",
+            "C.UTF-8",
+            "POSIX",
+            "en_US.UTF-8",
+            "English_United States.1252",
+        ] {
+            assert!(is_english(locale), "{locale}");
+        }
+        for locale in ["de_DE.UTF-8", "fr_FR", "ja_JP.UTF-8", ""] {
+            assert!(!is_english(locale), "{locale}");
+        }
     }
 
     #[test]

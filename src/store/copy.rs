@@ -1,6 +1,8 @@
 //! All rows of one database in another, which may be of the other kind; each is compared after it was written.
 
 use std::collections::HashSet;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -8,7 +10,7 @@ use diesel::sql_query;
 use diesel::sql_types::BigInt;
 use sha2::{Digest as _, Sha256};
 
-use super::connection::{self, Use};
+use super::connection::{self, Pooling, Use};
 use super::{AnyConnection, Store, StoreError};
 use crate::audit::{Event, Kind, Trail};
 
@@ -37,6 +39,7 @@ impl From<diesel::result::Error> for CopyError {
 pub const APPLICATION_NAME: &str = "latchkey-copy";
 
 const PAGE: usize = 1_000;
+const SESSION_ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What tells two rows apart.
 type Fingerprint = [u8; 32];
@@ -165,8 +168,11 @@ impl Store {
     ) -> Result<Vec<(&'static str, usize)>, CopyError> {
         let mut from = self.connect(Use::Read)?;
         let mut to = target.connect(Use::Write)?;
-        for (name, connection) in [("to copy from", &mut from), ("to copy to", &mut to)] {
-            if is_served(connection)? {
+        for (name, connection, store) in [
+            ("to copy from", &mut from, self),
+            ("to copy to", &mut to, target),
+        ] {
+            if is_served(connection, store.inner.target.pooling())? {
                 return Err(CopyError::Served(name));
             }
         }
@@ -236,7 +242,7 @@ fn names() -> String {
 }
 
 /// SQLite's lock was taken when the store was opened; PostgreSQL tells who is there.
-fn is_served(connection: &mut AnyConnection) -> QueryResult<bool> {
+fn is_served(connection: &mut AnyConnection, pooling: Pooling) -> QueryResult<bool> {
     #[derive(QueryableByName)]
     struct Count {
         #[diesel(sql_type = BigInt)]
@@ -245,10 +251,29 @@ fn is_served(connection: &mut AnyConnection) -> QueryResult<bool> {
     let AnyConnection::Postgres(connection) = connection else {
         return Ok(false);
     };
+    // Behind a transaction pooler only the name of a session says whose it is.
     let servers = "SELECT COUNT(*) AS n FROM pg_stat_activity \
                    WHERE datname = current_database() AND application_name = 'latchkey'";
     let count: Count = sql_query(servers).get_result(connection)?;
-    Ok(count.n > 0)
+    Ok(count.n > 0 || !alone_in_the_end(connection, pooling)?)
+}
+
+/// A session takes a moment to end after its process did, such as the one by which the schema was looked at.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a command waits for another process; no test's clock is involved"
+)]
+fn alone_in_the_end(connection: &mut PgConnection, pooling: Pooling) -> QueryResult<bool> {
+    let until = Instant::now() + SESSION_ENDS_WITHIN;
+    loop {
+        if connection::take_alone(connection, pooling)? {
+            return Ok(true);
+        }
+        if Instant::now() > until {
+            return Ok(false);
+        }
+        thread::sleep(SESSION_ENDS_WITHIN / 20);
+    }
 }
 
 fn on_postgres(connection: &mut AnyConnection, statements: &str) -> QueryResult<()> {

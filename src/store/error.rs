@@ -89,6 +89,25 @@ pub(super) fn is_conflict(error: &StoreError) -> bool {
     }
 }
 
+/// A failure of PostgreSQL's in a language that is not known here. diesel passes on no SQLSTATE, but what a statement of ours
+/// did wrong has a place in it, or in a table; what has none is the server's own trouble, and may pass.
+pub(super) fn without_words(error: StoreError) -> StoreError {
+    let StoreError::Fault(cause) = &error else {
+        return error;
+    };
+    match error.diesel() {
+        Some(DieselError::DatabaseError(DatabaseErrorKind::Unknown, information))
+            if information.statement_position().is_none()
+                && information.table_name().is_none()
+                && information.column_name().is_none()
+                && information.constraint_name().is_none() =>
+        {
+            StoreError::Unavailable(Arc::clone(cause))
+        }
+        _ => error,
+    }
+}
+
 /// Whether another process is writing to SQLite's file.
 pub(super) fn is_busy(error: &DieselError) -> bool {
     matches!(error, DieselError::DatabaseError(_, information) if information.message() == "database is locked")
@@ -199,10 +218,10 @@ fn names_a_shortage(message: &str) -> bool {
         "unable to open database file",
         "attempt to write a readonly database",
         "out of memory",
-        // PostgreSQL: 57014, 55P03, 53100, 57P03.
-        "statement timeout",
-        "lock timeout",
+        // PostgreSQL: 57014 and 55P03 (a time limit, or an administrator), 53100, 53200, 57P03.
+        "canceling statement due to",
         "No space left on device",
+        "out of shared memory",
         "the database system is",
     ];
     PASSING.iter().any(|text| message.contains(text))

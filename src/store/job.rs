@@ -13,6 +13,8 @@ use super::{AnyConnection, StoreError};
 pub(super) trait Job: Send {
     /// Whether the caller has gone, so that there is no point in starting.
     fn abandoned(&self) -> bool;
+    /// Whether the caller waits for however long it takes.
+    fn has_patience(&self) -> bool;
     /// Runs the closure and keeps its value until `answer`.
     fn run(&mut self, connection: &mut AnyConnection) -> Ran;
     /// Tells the caller: its value, once that is durable, or the error.
@@ -62,6 +64,10 @@ where
             Reply::Task(sender) => sender.is_closed(),
             Reply::Thread(_) => false,
         }
+    }
+
+    fn has_patience(&self) -> bool {
+        matches!(self.reply, Reply::Thread(_))
     }
 
     fn run(&mut self, connection: &mut AnyConnection) -> Ran {

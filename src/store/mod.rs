@@ -65,7 +65,7 @@ pub use self::writer::WriteCounters;
 use self::connection::{Target, Use};
 use self::job::{Job, Reply, Task};
 use self::queue::Queue;
-use self::workers::{Request, Shared, Worker};
+use self::workers::{CONNECTIONS_OF_A_THREAD, Crew, Post, Request};
 use self::writer::Writer;
 use crate::audit::Trail;
 use crate::config::DatabaseUrl;
@@ -156,6 +156,7 @@ struct Inner {
     target: Arc<Target>,
     /// SQLite's reads, or everything on PostgreSQL.
     requests: Arc<Queue<Request>>,
+    crew: Crew,
     /// SQLite's writes.
     writes: Option<Arc<Queue<Box<dyn Job>>>>,
     counters: Arc<WriteCounters>,
@@ -271,12 +272,7 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
     {
-        let job = Box::new(Task::new(work, reply));
-        if let Err(Request::Read(job) | Request::Write(job)) =
-            self.inner.requests.push(Request::Read(job))
-        {
-            job.answer(Err(overloaded()));
-        }
+        self.ask(Request::Read(Box::new(Task::new(work, reply))));
     }
 
     fn ask_to_write<T, F>(&self, work: F, reply: Reply<T>)
@@ -285,14 +281,22 @@ impl Store {
         F: FnMut(&mut AnyConnection) -> Result<T, StoreError> + Send + 'static,
     {
         let job: Box<dyn Job> = Box::new(Task::new(work, reply));
-        let refused = match &self.inner.writes {
-            Some(queue) => queue.push(job).err(),
-            None => match self.inner.requests.push(Request::Write(job)) {
-                Ok(()) => None,
-                Err(Request::Read(job) | Request::Write(job)) => Some(job),
-            },
-        };
-        if let Some(job) = refused {
+        match &self.inner.writes {
+            None => self.ask(Request::Write(job)),
+            Some(queue) => {
+                if let Err(job) = queue.push(job) {
+                    job.answer(Err(overloaded()));
+                }
+            }
+        }
+    }
+
+    fn ask(&self, request: Request) {
+        let waiting = self.inner.requests.push(request);
+        if !matches!(waiting, Ok(0)) {
+            self.inner.crew.relieve();
+        }
+        if let Err(Request::Read(job) | Request::Write(job)) = waiting {
             job.answer(Err(overloaded()));
         }
     }
@@ -314,42 +318,40 @@ impl Store {
             // PostgreSQL pays for each connection; more than this adds waiting there instead of here.
             Target::Postgres { .. } => (Use::Write, (4 * cores).clamp(4, 32), None),
         };
-        // Built first: if a thread cannot be started, dropping it ends those that were.
+        let threads = options.threads.map_or(threads, NonZeroUsize::get);
+        let size = u32::try_from(CONNECTIONS_OF_A_THREAD * threads).unwrap_or(u32::MAX);
+        let post = Post {
+            queue: Arc::clone(&requests),
+            target: Arc::clone(&target),
+            purpose,
+            counters: Arc::clone(&counters),
+            pool: pool::build(Arc::clone(&target), purpose, size),
+            shared: Arc::default(),
+        };
+        // If the last thread cannot be started, dropping this ends the others.
         let store = Store {
             inner: Arc::new(Inner {
                 target: Arc::clone(&target),
-                requests: Arc::clone(&requests),
+                crew: Crew::start(post, threads).map_err(OpenError::Thread)?,
+                requests,
                 writes: writes.clone(),
                 counters: Arc::clone(&counters),
                 _lock: lock,
             }),
         };
         if let Some(writes) = writes {
-            let (target, counters) = (Arc::clone(&target), Arc::clone(&counters));
-            spawn("store-writer".to_owned(), writes, move |queue| {
-                Writer {
-                    target: &target,
-                    counters: &counters,
-                    connection: None,
-                }
-                .run(queue);
-            })?;
-        }
-        let shared = Arc::new(Shared::default());
-        let threads = options.threads.map_or(threads, NonZeroUsize::get);
-        // One each, so that no thread ever waits for another's.
-        let size = u32::try_from(threads).unwrap_or(u32::MAX);
-        let pool = pool::build(Arc::clone(&target), purpose, size);
-        for number in 0..threads {
-            let (target, counters) = (Arc::clone(&target), Arc::clone(&counters));
-            let (shared, pool) = (Arc::clone(&shared), pool.clone());
-            spawn(
-                format!("store-{number}"),
-                Arc::clone(&requests),
-                move |queue| {
-                    Worker::new(&target, purpose, &counters, &shared, &pool).run(queue);
-                },
-            )?;
+            thread::Builder::new()
+                .name("store-writer".to_owned())
+                .spawn(move || {
+                    let _serving = writes.serve();
+                    Writer {
+                        target: &target,
+                        counters: &counters,
+                        connection: None,
+                    }
+                    .run(&writes);
+                })
+                .map_err(OpenError::Thread)?;
         }
         Ok(store)
     }
@@ -418,21 +420,6 @@ fn look(target: &Target) -> Result<(), OpenError> {
     migrations::refuse_newer(&mut connection)?;
     migrations::refuse_foreign(&mut connection)?;
     Ok(())
-}
-
-fn spawn<T: Send + 'static>(
-    name: String,
-    queue: Arc<Queue<T>>,
-    serve: impl FnOnce(&Queue<T>) + Send + 'static,
-) -> Result<(), OpenError> {
-    thread::Builder::new()
-        .name(name)
-        .spawn(move || {
-            let _serving = queue.serve();
-            serve(&queue);
-        })
-        .map(drop)
-        .map_err(OpenError::Thread)
 }
 
 /// A read runs once; only writes are run again.

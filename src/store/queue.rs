@@ -35,16 +35,18 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Gives the item back when the queue is full or closed: whoever asks then is told at once, not after a long wait.
-    pub(super) fn push(&self, item: T) -> Result<(), T> {
+    /// Answers how many wait before it. Gives the item back when the queue is full or closed: whoever asks then is told at
+    /// once, not after a long wait.
+    pub(super) fn push(&self, item: T) -> Result<usize, T> {
         let mut state = self.lock();
-        if state.closed || state.waiting.len() >= self.limit {
+        let before = state.waiting.len();
+        if state.closed || before >= self.limit {
             return Err(item);
         }
         state.waiting.push_back(item);
         drop(state);
         self.filled.notify_one();
-        Ok(())
+        Ok(before)
     }
 
     /// Waits for the first item, then takes what is there already, up to `most`. Nothing means closed and empty.
@@ -108,7 +110,7 @@ mod tests {
     #[test]
     fn a_full_queue_gives_the_item_back() {
         let queue = Queue::new(1);
-        assert_eq!(queue.push('a'), Ok(()));
+        assert_eq!(queue.push('a'), Ok(0));
         assert_eq!(queue.push('b'), Err('b'));
     }
 

@@ -1,8 +1,11 @@
 //! The threads that work on pooled connections: SQLite's readers, and all of PostgreSQL. A lost connection is replaced
-//! when the next one is needed, so that a database that comes back is used again with the next request.
+//! when the next one is needed, so that a database that comes back is used again with the next request; and so is a thread
+//! that gets no answer on a connection that stays open.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel::r2d2::R2D2Connection;
@@ -30,7 +33,42 @@ pub(super) struct Shared {
     down: Mutex<Option<(Instant, StoreError)>>,
 }
 
-pub(super) struct Worker<'a> {
+/// All threads of one database, and what it takes to start one more.
+pub(super) struct Crew {
+    post: Post,
+    /// Of each thread that has not been relieved.
+    watches: Mutex<Vec<Arc<Watch>>>,
+    /// Threads that still wait although others have taken their places.
+    relieved: Arc<AtomicUsize>,
+    started: AtomicUsize,
+}
+
+/// What each thread needs.
+#[derive(Clone)]
+pub(super) struct Post {
+    pub(super) queue: Arc<Queue<Request>>,
+    pub(super) target: Arc<Target>,
+    pub(super) purpose: Use,
+    pub(super) counters: Arc<WriteCounters>,
+    pub(super) pool: Pool,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What one thread is at.
+#[derive(Default)]
+struct Watch(Mutex<Stand>);
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stand {
+    #[default]
+    Ready,
+    /// At something whose caller gives up sooner or later.
+    Busy { since: Instant },
+    /// Another thread is there in its place.
+    Relieved,
+}
+
+struct Worker<'a> {
     target: &'a Target,
     purpose: Use,
     counters: &'a WriteCounters,
@@ -38,11 +76,16 @@ pub(super) struct Worker<'a> {
     pool: &'a Pool,
 }
 
+/// So that each thread may be relieved once, and none ever waits for another's connection.
+pub(super) const CONNECTIONS_OF_A_THREAD: usize = 2;
 /// Runs again after a conflict, so that a busy row is no error.
 const ATTEMPTS: u32 = 6;
 /// A connection that was not used for this long is asked whether it still lives before a read, which runs only once.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const DOWN_FOR: Duration = Duration::from_millis(500);
+/// PostgreSQL ends each statement after five seconds, and soon whoever asked gives up. But behind a proxy that holds a
+/// connection open and passes nothing on, libpq waits until the proxy ends it. One thread relieved too early does no harm.
+const RELIEVED_AFTER: Duration = Duration::from_secs(8);
 
 /// How one attempt at a write ended.
 enum Attempt {
@@ -53,37 +96,151 @@ enum Attempt {
     Again(StoreError),
 }
 
-impl<'a> Worker<'a> {
-    pub(super) fn new(
-        target: &'a Target,
-        purpose: Use,
-        counters: &'a WriteCounters,
-        shared: &'a Shared,
-        pool: &'a Pool,
-    ) -> Worker<'a> {
-        Worker {
-            target,
-            purpose,
-            counters,
-            shared,
-            pool,
+impl Crew {
+    /// As many threads as are asked for.
+    pub(super) fn start(post: Post, threads: usize) -> io::Result<Self> {
+        let crew = Self {
+            post,
+            watches: Mutex::default(),
+            relieved: Arc::default(),
+            started: AtomicUsize::new(0),
+        };
+        let watches: io::Result<Vec<_>> = (0..threads).map(|_| crew.start_one()).collect();
+        // Those that were started end with the queue.
+        *crew.watches() = watches.inspect_err(|_error| crew.post.queue.close(Duration::ZERO))?;
+        Ok(crew)
+    }
+
+    /// Puts others in the place of those that have waited for too long; called by whoever has to wait for a thread.
+    pub(super) fn relieve(&self) {
+        // One of those who wait is enough to look.
+        let Ok(mut watches) = self.watches.try_lock() else {
+            return;
+        };
+        let most = watches.len();
+        for watch in watches.iter_mut() {
+            if !watch.is_to_be_relieved(&self.relieved, most) {
+                continue;
+            }
+            match self.start_one() {
+                Ok(other) => {
+                    *watch = other;
+                    tracing::warn!(
+                        "the database gives no answer on a connection that stays open; another one takes its place"
+                    );
+                }
+                // The next who waits tries again.
+                Err(error) => tracing::error!(%error, "a thread for the database can't be started"),
+            }
         }
     }
 
-    /// Serves until the queue is closed and empty.
-    pub(super) fn run(self, queue: &Queue<Request>) {
-        while let Some(request) = queue.take(1).pop() {
-            match request {
-                Request::Read(job) | Request::Write(job) if job.abandoned() => drop(job),
-                Request::Read(job) => self.read(job),
-                Request::Write(job) => self.write(job),
+    fn start_one(&self) -> io::Result<Arc<Watch>> {
+        let watch = Arc::new(Watch::default());
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let (post, own) = (self.post.clone(), Arc::clone(&watch));
+        let relieved = Arc::clone(&self.relieved);
+        thread::Builder::new()
+            .name(format!("store-{number}"))
+            .spawn(move || {
+                let _serving = post.queue.serve();
+                if let Ended::Relieved = Worker::at(&post).run(&post.queue, &own) {
+                    relieved.fetch_sub(1, Ordering::Relaxed);
+                }
+            })?;
+        Ok(watch)
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Vec<Arc<Watch>>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch {
+    fn begin(&self) {
+        *self.stand() = Stand::Busy {
+            since: Instant::now(),
+        };
+    }
+
+    /// Whether the thread goes on.
+    fn end(&self) -> bool {
+        let mut stand = self.stand();
+        if *stand == Stand::Relieved {
+            return false;
+        }
+        *stand = Stand::Ready;
+        true
+    }
+
+    fn is_to_be_relieved(&self, relieved: &AtomicUsize, most: usize) -> bool {
+        let mut stand = self.stand();
+        match *stand {
+            Stand::Busy { since }
+                if since.elapsed() >= RELIEVED_AFTER && relieved.load(Ordering::Relaxed) < most =>
+            {
+                *stand = Stand::Relieved;
+                relieved.fetch_add(1, Ordering::Relaxed);
+                true
             }
+            // The last attempt to start another failed.
+            Stand::Relieved => true,
+            Stand::Ready | Stand::Busy { .. } => false,
+        }
+    }
+
+    fn stand(&self) -> MutexGuard<'_, Stand> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a thread ends.
+enum Ended {
+    Closed,
+    Relieved,
+}
+
+impl<'a> Worker<'a> {
+    fn at(post: &'a Post) -> Self {
+        Self {
+            target: &post.target,
+            purpose: post.purpose,
+            counters: &post.counters,
+            shared: &post.shared,
+            pool: &post.pool,
+        }
+    }
+
+    /// Serves until the queue is closed and empty, or another thread has taken its place.
+    fn run(&self, queue: &Queue<Request>, watch: &Watch) -> Ended {
+        while let Some(request) = queue.take(1).pop() {
+            let (Request::Read(job) | Request::Write(job)) = &request;
+            if job.abandoned() {
+                continue;
+            }
+            if job.has_patience() {
+                self.serve(request);
+                continue;
+            }
+            watch.begin();
+            self.serve(request);
+            if !watch.end() {
+                return Ended::Relieved;
+            }
+        }
+        Ended::Closed
+    }
+
+    fn serve(&self, request: Request) {
+        match request {
+            Request::Read(job) => self.read(job),
+            Request::Write(job) => self.write(job),
         }
     }
 
     fn read(&self, mut job: Box<dyn Job>) {
         let outcome = self.try_read(job.as_mut());
-        job.answer(outcome);
+        job.answer(outcome.map_err(|error| self.target.understood(error)));
     }
 
     fn try_read(&self, job: &mut dyn Job) -> Result<(), StoreError> {
@@ -95,7 +252,7 @@ impl<'a> Worker<'a> {
             Pooling::Transaction => read_in_transaction(&mut open.connection, job, pooling),
         };
         self.keep(open, result.as_ref().err());
-        result.map_err(Ended::into_error)
+        result.map_err(Undone::into_error)
     }
 
     fn write(&self, mut job: Box<dyn Job>) {
@@ -114,7 +271,7 @@ impl<'a> Worker<'a> {
             }
             attempt += 1;
         };
-        job.answer(outcome);
+        job.answer(outcome.map_err(|error| self.target.understood(error)));
     }
 
     /// The error means that there is no connection to be had.
@@ -125,7 +282,7 @@ impl<'a> Worker<'a> {
         if let Err(error) = connection::begin_write(connection, pooling) {
             let error = StoreError::from(error);
             let lost = error::is_lost(&error);
-            self.keep(open, Some(&Ended::Failed(error.clone())));
+            self.keep(open, Some(&Undone::Failed(error.clone())));
             return Ok(if lost {
                 Attempt::Again(error)
             } else {
@@ -149,13 +306,13 @@ impl<'a> Worker<'a> {
                     Attempt::Failed(error)
                 });
             }
-            Ran::Failed(error) => Ended::Failed(error),
-            Ran::Panicked(error) => Ended::Panicked(error),
+            Ran::Failed(error) => Undone::Failed(error),
+            Ran::Panicked(error) => Undone::Panicked(error),
         };
         let again = match &ended {
             // Not committed, so whatever the server saw of it is rolled back.
-            Ended::Failed(error) => error::is_conflict(error) || error::is_lost(error),
-            Ended::Panicked(_) => false,
+            Undone::Failed(error) => error::is_conflict(error) || error::is_lost(error),
+            Undone::Panicked(_) => false,
         };
         if connection::roll_back(connection).is_err() {
             self.lose(open);
@@ -210,10 +367,10 @@ impl<'a> Worker<'a> {
     }
 
     /// Gives a connection back, unless what happened on it makes it doubtful.
-    fn keep(&self, mut open: Borrowed, ended: Option<&Ended>) {
+    fn keep(&self, mut open: Borrowed, ended: Option<&Undone>) {
         let doubtful = match ended {
-            Some(Ended::Panicked(_)) => true,
-            Some(Ended::Failed(error)) => error::is_lost(error),
+            Some(Undone::Panicked(_)) => true,
+            Some(Undone::Failed(error)) => error::is_lost(error),
             None => false,
         };
         if doubtful || open.connection.is_broken() {
@@ -233,23 +390,23 @@ impl<'a> Worker<'a> {
 }
 
 /// Why a closure has no value.
-enum Ended {
+enum Undone {
     Failed(StoreError),
     Panicked(StoreError),
 }
 
-impl Ended {
+impl Undone {
     fn into_error(self) -> StoreError {
-        let (Ended::Failed(error) | Ended::Panicked(error)) = self;
+        let (Undone::Failed(error) | Undone::Panicked(error)) = self;
         error
     }
 }
 
-fn ran(ran: Ran) -> Result<(), Ended> {
+fn ran(ran: Ran) -> Result<(), Undone> {
     match ran {
         Ran::Done => Ok(()),
-        Ran::Failed(error) => Err(Ended::Failed(error)),
-        Ran::Panicked(error) => Err(Ended::Panicked(error)),
+        Ran::Failed(error) => Err(Undone::Failed(error)),
+        Ran::Panicked(error) => Err(Undone::Panicked(error)),
     }
 }
 
@@ -257,8 +414,8 @@ fn read_in_transaction(
     connection: &mut AnyConnection,
     job: &mut dyn Job,
     pooling: Pooling,
-) -> Result<(), Ended> {
-    connection::begin_read(connection, pooling).map_err(|error| Ended::Failed(error.into()))?;
+) -> Result<(), Undone> {
+    connection::begin_read(connection, pooling).map_err(|error| Undone::Failed(error.into()))?;
     let result = ran(job.run(connection));
     // Nothing was written: ending the transaction either way is the same. A connection that cannot end it is_broken.
     let _ = connection::roll_back(connection);
@@ -273,5 +430,5 @@ fn read_in_transaction(
 fn pause(attempt: u32) {
     let [jitter] = random::bytes::<1>();
     let each = Duration::from_micros(4_000 + u64::from(jitter) * 32);
-    std::thread::sleep(each * attempt);
+    thread::sleep(each * attempt);
 }

@@ -425,6 +425,12 @@ impl Process {
         fs::read_dir(folder).unwrap().count()
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        threads.unwrap().count()
+    }
+
     /// What it wrote to standard error.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

@@ -95,6 +95,15 @@ fn database_name(template: &str) -> &str {
 
 /// Starts a server with settings of one's own, its files in a new directory below `parent`.
 pub fn start(parent: &Path, settings: &[&str]) -> Result<Cluster, String> {
+    start_with(parent, settings, &[])
+}
+
+/// The same with variables of its own.
+pub fn start_with(
+    parent: &Path,
+    settings: &[&str],
+    variables: &[(&str, &str)],
+) -> Result<Cluster, String> {
     let initdb = find("initdb").ok_or("initdb was not found (install the PostgreSQL server)")?;
     let postgres = initdb.with_file_name("postgres");
     let directory = parent.join(format!("latchkey-postgres-{}", std::process::id()));
@@ -141,6 +150,7 @@ pub fn start(parent: &Path, settings: &[&str]) -> Result<Cluster, String> {
         .arg(&data)
         .arg(&directory)
         .args(settings.iter().flat_map(|setting| ["-c", setting]))
+        .envs(variables.iter().copied())
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
