@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::audit::{Event, Kind, Trail};
+use crate::compressed::Compressed;
 use crate::protocol::jose::{
     self, JoseError, KeyPair, PublicJwk, Signer, SigningAlgorithm, Typ, VerificationKey,
 };
@@ -54,7 +54,7 @@ pub struct Keys {
     signers: BTreeMap<&'static str, Arc<Signer>>,
     for_access_tokens: Option<SigningAlgorithm>,
     verification: Vec<VerificationKey>,
-    jwks: Bytes,
+    jwks: Compressed,
     jwks_etag: String,
 }
 
@@ -125,7 +125,7 @@ impl Keys {
                 .or(algorithms.first())
                 .copied(),
             verification,
-            jwks: Bytes::from(jwks),
+            jwks: Compressed::new(jwks),
             jwks_etag,
         })
     }
@@ -151,8 +151,8 @@ impl Keys {
     }
 
     /// The JWKS document (RFC 7517 §5).
-    pub fn jwks(&self) -> Bytes {
-        self.jwks.clone()
+    pub fn jwks(&self) -> &Compressed {
+        &self.jwks
     }
 
     /// Changes when the document does.

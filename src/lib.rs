@@ -19,6 +19,7 @@ mod causes;
 pub mod cli;
 pub mod client_cache;
 pub mod clock;
+mod compressed;
 pub mod config;
 pub mod hashing;
 mod http_client;

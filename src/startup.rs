@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::middleware::{Compress, Condition, from_fn};
+use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, web};
 use arc_swap::ArcSwapOption;
 
@@ -387,8 +387,6 @@ fn serve(
     let application = move || {
         App::new()
             .app_data(state.clone())
-            // What it refuses itself is an answer of ours like any other.
-            .wrap(Compress::default())
             .wrap(Condition::new(limited, from_fn(address_limit::refuse)))
             .wrap(Condition::new(limited, state.address_limit.counting()))
             .wrap(from_fn(request_log::around))

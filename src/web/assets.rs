@@ -8,6 +8,9 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
+use super::encoding;
+use crate::compressed::Compressed;
+
 #[derive(RustEmbed)]
 #[folder = "static/"]
 struct Static;
@@ -47,20 +50,45 @@ pub(super) async fn serve(
     if unchanged {
         return keepable(HttpResponse::NotModified(), tag).finish();
     }
-    whole(file, &path, tag)
+    whole(Some(&request), file, &path, tag)
 }
 
 /// The file at an address, where there is no request that may know it already.
 pub(super) fn at(own_path: &str) -> Option<HttpResponse> {
     let (hash, path) = own_path.strip_prefix("/static/")?.split_once('/')?;
     let file = Static::get(path).filter(|file| short_hash(file) == hash)?;
-    Some(whole(file, path, format!("W/\"{hash}\"")))
+    Some(whole(None, file, path, format!("W/\"{hash}\"")))
 }
 
-fn whole(file: EmbeddedFile, path: &str, tag: String) -> HttpResponse {
-    keepable(HttpResponse::Ok(), tag)
+fn whole(
+    request: Option<&HttpRequest>,
+    file: EmbeddedFile,
+    path: &str,
+    tag: String,
+) -> HttpResponse {
+    let answer = keepable(HttpResponse::Ok(), tag)
         .insert_header((header::CONTENT_TYPE, content_type(path)))
-        .body(file.data.into_owned())
+        .finish();
+    let document = document(path, file);
+    match request {
+        Some(request) => encoding::answer(request, answer, &document),
+        None => answer.set_body(document.plain).map_into_boxed_body(),
+    }
+}
+
+fn document(path: &str, file: EmbeddedFile) -> Compressed {
+    static DOCUMENTS: LazyLock<HashMap<String, Compressed>> = LazyLock::new(|| {
+        Static::iter()
+            .filter_map(|path| {
+                let document = Compressed::new(Static::get(&path)?.data.into_owned());
+                Some((path.to_string(), document))
+            })
+            .collect()
+    });
+    // While developing, a saved file is another one.
+    let kept = (!cfg!(debug_assertions)).then(|| DOCUMENTS.get(path).cloned());
+    kept.flatten()
+        .unwrap_or_else(|| Compressed::new(file.data.into_owned()))
 }
 
 fn keepable(mut answer: HttpResponseBuilder, tag: String) -> HttpResponseBuilder {

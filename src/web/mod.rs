@@ -4,6 +4,7 @@ pub(crate) mod address_limit;
 mod assets;
 pub(crate) mod connection;
 mod dev;
+mod encoding;
 mod error;
 mod extract;
 pub(crate) mod health;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use actix_web::http::header;
 use actix_web::web;
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::Bytes;
 
 use super::cors;
+use crate::compressed::Compressed;
 use crate::protocol::discovery::{Endpoints, document};
 use crate::protocol::known_scopes::KnownScopes;
 use crate::protocol::seal::TokenHash;
+use crate::web::encoding;
 use crate::web::error;
 use crate::web::routes;
 use crate::web::state::AppState;
@@ -36,13 +37,13 @@ pub(in crate::web) async fn show(request: HttpRequest, state: web::Data<AppState
     let Some(kept) = kept else {
         unreachable!("it was made just now")
     };
-    public_document(&request, kept.body.clone(), &kept.etag, CACHE)
+    public_document(&request, &kept.body, &kept.etag, CACHE)
 }
 
 /// The document, which stays the same until an operator defines other scopes.
 pub(crate) struct Discovery {
     scopes: Arc<KnownScopes>,
-    body: Bytes,
+    body: Compressed,
     etag: String,
 }
 
@@ -67,7 +68,7 @@ impl Discovery {
         Self {
             scopes,
             etag: TokenHash::of(&body).short(),
-            body: Bytes::from(body),
+            body: Compressed::new(body),
         }
     }
 }
@@ -75,30 +76,34 @@ impl Discovery {
 /// A JSON document that anyone may read and keep, or the word that the kept one is still good.
 pub(in crate::web) fn public_document(
     request: &HttpRequest,
-    body: Bytes,
+    body: &Compressed,
     etag: &str,
     cache: &'static str,
 ) -> HttpResponse {
-    let etag = format!("\"{etag}\"");
+    let tag = format!("\"{etag}\"");
     let known = request
         .headers()
         .get(header::IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok());
-    // A compressing proxy marks the tag as weak; it still means the same document.
     let is_known = known.is_some_and(|tags| {
         tags.split(',')
-            .any(|tag| tag.trim().trim_start_matches("W/") == etag)
+            .any(|known| known.trim().trim_start_matches("W/") == tag)
     });
     let mut response = if is_known {
         HttpResponse::NotModified()
     } else {
         HttpResponse::Ok()
     };
-    let mut response = response
+    let response = response
         .insert_header((header::CACHE_CONTROL, cache))
-        .insert_header((header::ETAG, etag))
+        // Weak, because the same document also leaves compressed.
+        .insert_header((header::ETAG, format!("W/{tag}")))
         .content_type("application/json")
-        .body(if is_known { Bytes::new() } else { body });
+        .finish();
+    let mut response = match is_known {
+        true => response,
+        false => encoding::answer(request, response, body),
+    };
     cors::allow_everyone(&mut response);
     response
 }
