@@ -93,6 +93,9 @@ impl<'a> Response<'a> {
     }
 }
 
+/// What browsers say, and most apps something like it. An answer that is made for one of them is as it is all the same.
+pub(crate) const ACCEPTS: (&str, &str) = ("accept-encoding", "gzip, deflate, br, zstd");
+
 pub(crate) fn get(port: u16, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     request("GET", port, path, headers, "")
 }
@@ -106,6 +109,7 @@ pub(crate) fn post(
     let body = encode(form);
     let length = body.len().to_string();
     let own = [
+        ACCEPTS,
         ("content-type", "application/x-www-form-urlencoded"),
         ("content-length", &length),
     ];
@@ -126,8 +130,7 @@ fn request(method: &str, port: u16, path: &str, headers: &[(&str, &str)], body: 
     format!("{text}\r\n{body}").into_bytes()
 }
 
-/// Where the head ends and where the body does, once the head is there. Lengths are announced here, never chunked: the
-/// server compresses for those who ask for it only.
+/// Where the head ends and where the body does, once the head is there. Lengths are announced here, never chunked.
 fn extent(received: &[u8]) -> Outcome<Option<(usize, usize)>> {
     let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);

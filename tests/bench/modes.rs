@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
 use crate::Outcome;
-use crate::http::{Connection, Response, get, post};
+use crate::http::{ACCEPTS, Connection, Response, get, post};
 use crate::limits::Limit;
 use crate::load::Operation;
 use crate::server::{CALLBACK, MACHINE, PASSWORD, SECRET, WEB, WEB_RS256, email};
@@ -64,7 +64,11 @@ pub(crate) const MODES: &[Mode] = &[
     mode("userinfo", Some(Limit::Actix), |scene, number| {
         let token = Code::new(scene, number, WEB)?.tokens()?.access;
         let bearer = format!("Bearer {token}");
-        let request = get(scene.port, "/userinfo", &[("authorization", &bearer)]);
+        let request = get(
+            scene.port,
+            "/userinfo",
+            &[ACCEPTS, ("authorization", &bearer)],
+        );
         Repeated::start(scene, request, "\"sub\":\"")
     }),
     mode("sign-in-page", Some(Limit::Actix), |scene, _| {
@@ -220,7 +224,11 @@ impl Code {
 
     fn tokens(&mut self) -> Outcome<Tokens> {
         let asked = self.asked.next_one();
-        let request = get(self.port, &asked.path(), &[("cookie", &self.cookies)]);
+        let request = get(
+            self.port,
+            &asked.path(),
+            &[ACCEPTS, ("cookie", &self.cookies)],
+        );
         let code = asked.code(self.connection.exchange(&request)?.location()?)?;
         let form = [
             ("grant_type", "authorization_code"),
@@ -336,10 +344,14 @@ impl Browser {
         connection: &mut Connection,
         asked: &Asked,
     ) -> Outcome<(String, String)> {
-        let response = connection.exchange(&get(self.port, &asked.path(), &[]))?;
+        let response = connection.exchange(&get(self.port, &asked.path(), &[ACCEPTS]))?;
         let location = response.location()?.to_owned();
         self.keep(&response);
-        let request = get(self.port, &location, &[("cookie", &self.cookies())]);
+        let request = get(
+            self.port,
+            &location,
+            &[ACCEPTS, ("cookie", &self.cookies())],
+        );
         let page = connection.exchange(&request)?.expect(200)?;
         if !page.contains("id=\"login-submit\"") {
             return Err("the page is not the sign-in page".into());
