@@ -14,6 +14,8 @@ const LARGEST_ANSWER: usize = 256 * 1024;
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Not in the middle of an answer, or worse.
+    whole: bool,
 }
 
 /// An answer, in the connection's own buffer.
@@ -31,11 +33,18 @@ impl Connection {
         Ok(Self {
             stream,
             buffer: vec![0; LARGEST_ANSWER],
+            whole: true,
         })
+    }
+
+    /// Whether another request can be sent.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Sends prepared bytes and reads the whole answer. After an error the connection is of no use any more.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> Outcome<Response<'_>> {
+        self.whole = false;
         self.stream.write_all(request)?;
         let (mut filled, mut whole) = (0, None);
         while whole.is_none_or(|(_, end)| filled < end) {
@@ -59,11 +68,9 @@ impl Connection {
         let (head, body) = text
             .split_at_checked(head)
             .ok_or("a head that ends within a character")?;
-        Ok(Response {
-            status: status(head)?,
-            head,
-            body,
-        })
+        let status = status(head)?;
+        self.whole = true;
+        Ok(Response { status, head, body })
     }
 }
 

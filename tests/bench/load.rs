@@ -12,6 +12,11 @@ use crate::process::{Usage, pause};
 /// One thing done over and over. Whatever it did not check has not been measured.
 pub(crate) trait Operation {
     fn run(&mut self) -> Outcome<()>;
+
+    /// Whether the next one can be done after one that failed.
+    fn goes_on(&self) -> bool {
+        false
+    }
 }
 
 impl<F: FnMut() -> Outcome<()>> Operation for F {
@@ -167,7 +172,11 @@ fn work(
             Some(reason) => tally.fail(reason),
         }
         // A broken connection and a lost chain of tokens begin afresh; what failed has been counted.
-        started = start(number);
+        started = if operation.goes_on() {
+            Ok(operation)
+        } else {
+            start(number)
+        };
     }
 }
 

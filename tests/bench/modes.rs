@@ -81,12 +81,11 @@ pub(crate) const MODES: &[Mode] = &[
         }))
     }),
     mode("sign-in", Some(Limit::Argon2id), |scene, number| {
-        let (port, mut request) = (scene.port, Asked::new(WEB, number));
-        let mut connection = Connection::open(port)?;
-        Ok(Box::new(move || {
-            let mut browser = Browser::new(port);
-            browser.sign_in(&mut connection, request.next_one(), &email(number))?;
-            Ok(())
+        Ok(Box::new(SignIn {
+            port: scene.port,
+            connection: Connection::open(scene.port)?,
+            request: Asked::new(WEB, number),
+            login: email(number),
         }))
     }),
 ];
@@ -244,6 +243,28 @@ impl Code {
 impl Operation for Code {
     fn run(&mut self) -> Outcome<()> {
         self.tokens().map(drop)
+    }
+}
+
+/// Somebody new each time, on a connection that is kept, as proxies do.
+struct SignIn {
+    port: u16,
+    connection: Connection,
+    request: Asked,
+    login: String,
+}
+
+impl Operation for SignIn {
+    fn run(&mut self) -> Outcome<()> {
+        let mut browser = Browser::new(self.port);
+        let asked = self.request.next_one();
+        browser
+            .sign_in(&mut self.connection, asked, &self.login)
+            .map(drop)
+    }
+
+    fn goes_on(&self) -> bool {
+        self.connection.is_whole()
     }
 }
 
