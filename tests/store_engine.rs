@@ -258,6 +258,30 @@ fn nobody_is_answered_before_the_commit() {
 }
 
 #[test]
+fn what_nobody_waits_for_any_more_is_not_committed() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    for fixture in both() {
+        let store = fixture.open_with_counters();
+        let (begun, is_inside) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        runtime.block_on(async {
+            let answer = store.write(move |tx| {
+                let _ = (begun.send(()), goes_on.recv());
+                add(tx, 1)
+            });
+            is_inside.recv().unwrap();
+            drop(answer);
+        });
+        go_on.send(()).unwrap();
+        assert!(is_inside.recv().is_err(), "the closure has gone");
+        assert_eq!(value(&store), 0);
+    }
+}
+
+#[test]
 fn a_lone_write_waits_for_nobody() {
     for fixture in both() {
         let store = fixture.open_with_counters();

@@ -80,6 +80,12 @@ impl From<ConnectionError> for StoreError {
     }
 }
 
+/// A transaction was rolled back because its caller has gone. Committed, it would be something that nobody knows of, or worse: a
+/// refresh token that was spent twice, once by a request that hung and once by the honest retry, looks like a stolen one.
+pub(super) fn abandoned() -> StoreError {
+    StoreError::unavailable("whoever asked for it has gone")
+}
+
 /// Whether another transaction was in the way and running this one again is the cure (SQLSTATE 40001, 40P01).
 pub(super) fn is_conflict(error: &StoreError) -> bool {
     match error.diesel() {

@@ -217,7 +217,8 @@ impl Store {
     /// Runs a closure in a transaction and answers when that is durable. It may run twice, so it touches nothing outside
     /// its transaction. Call it inside an async runtime.
     ///
-    /// After `Unavailable` the transaction may still be committed, as when any connection breaks at the wrong moment.
+    /// Whoever drops the answer before it is there undoes the transaction, unless it is being committed at that moment; nor
+    /// does `Unavailable` say that it was not, as when any connection breaks at the wrong moment.
     pub fn write<T, F>(&self, work: F) -> Answer<T>
     where
         T: Send + 'static,

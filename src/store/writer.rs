@@ -173,7 +173,12 @@ fn run_in_savepoint(
     job: &mut dyn Job,
 ) -> Result<Result<(), StoreError>, StoreError> {
     connection::begin_savepoint(connection)?;
-    match job.run(connection) {
+    let ran = match job.run(connection) {
+        // Whoever asked was told that it failed, and has perhaps asked again.
+        Ran::Done if job.abandoned() => Ran::Failed(error::abandoned()),
+        ran => ran,
+    };
+    match ran {
         Ran::Done => {
             connection::release_savepoint(connection)?;
             Ok(Ok(()))
