@@ -17,8 +17,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client_assertion::TYPE;
-use crate::faults::Disk;
 use crate::support::browser::Browser;
+use crate::support::disk::Disk;
 use crate::support::installation::{Installation, names_in};
 use crate::support::invariants::{assert_sound, count};
 use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET};

@@ -4,14 +4,11 @@
 //! `cargo test --test flows -- --ignored --nocapture r3_`
 
 use std::fs::{self, Permissions};
-use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,20 +22,21 @@ use latchkey::random;
 use latchkey::store::{AnyConnection, Store, properties};
 use tempfile::TempDir;
 
-use crate::faults::{connect, prepared};
+use crate::faults::{assert_unharmed, base, connect, prepared, well_again};
 use crate::migrations::{POSTGRES, SQLITE};
+use crate::support::disk::Immutable;
 use crate::support::installation::Installation;
 use crate::support::invariants::{assert_sound, count, rows};
 use crate::support::op::Database;
 use crate::support::postgres;
 use crate::support::relying_party::{Answer, Rp};
 use crate::support::wait::{pause, within};
+use crate::support::way::Way;
 
 /// Of what each person did.
 const ROWS: i64 = 50_000;
 /// The version that a database of the past stopped at.
 const OLD: usize = 2;
-const SOCKET: &str = ".s.PGSQL.5432";
 
 #[test]
 fn r3_a_migration_that_is_killed_happens_as_a_whole_or_not_at_all() {
@@ -232,20 +230,12 @@ fn assert_fails_closed(rp: &Rp, tokens: &Answer) {
     }
 }
 
-fn well_again(rp: &Rp, tokens: &Answer) -> Answer {
-    within(Duration::from_secs(10), "the server is well again", || {
-        let answer = rp.refresh(tokens.refresh_token(), &[]);
-        assert!([200, 503].contains(&answer.status), "{}", answer.json);
-        let ready = rp.get("/readyz").status == 200;
-        (answer.status == 200 && ready).then_some(answer)
-    })
-}
-
 #[test]
 fn r7_a_database_file_that_is_replaced_or_gone_is_used_no_more_until_it_is_back() {
     let (installation, rp) = prepared(Installation::new(Database::Sqlite));
-    let _server = installation.start();
+    let server = installation.start();
     let tokens = connect(&rp);
+    let base = base(&server, &rp);
     let file = installation.path("latchkey.db");
     let (away, other) = (installation.path("away.db"), installation.path("other.db"));
     installation.run(&["backup", other.to_str().unwrap()]);
@@ -256,57 +246,29 @@ fn r7_a_database_file_that_is_replaced_or_gone_is_used_no_more_until_it_is_back(
     assert_fails_closed(&rp, &tokens);
     assert_eq!(rp.userinfo(tokens.access_token()).status, 503);
     fs::rename(&away, &file).unwrap();
-    let tokens = well_again(&rp, &tokens);
-    assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
-    assert_sound(&installation.store());
+    assert_unharmed(&installation, &rp, server, &base, &[tokens]);
 }
 
 #[test]
 fn r7_a_folder_that_the_server_may_not_enter_any_more_is_a_database_that_is_away() {
     let (installation, rp) = prepared(Installation::new(Database::Sqlite));
-    let _server = installation.start_without_privileges();
+    let server = installation.start_without_privileges();
     let tokens = connect(&rp);
+    let base = base(&server, &rp);
     let folder = installation.path("latchkey.db");
     let folder = folder.parent().unwrap();
     fs::set_permissions(folder, Permissions::from_mode(0o000)).unwrap();
     assert_fails_closed(&rp, &tokens);
     fs::set_permissions(folder, Permissions::from_mode(0o700)).unwrap();
-    let tokens = well_again(&rp, &tokens);
-    assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
-    assert_sound(&installation.store());
-}
-
-/// Makes files immutable, which for whoever holds them open is a disk that became read-only. Needs root, and a file system
-/// that knows of it.
-struct Immutable<'a>(&'a [PathBuf]);
-
-impl<'a> Immutable<'a> {
-    fn new(files: &'a [PathBuf]) -> Option<Self> {
-        let made = Self(files);
-        if made.set("+i") {
-            return Some(made);
-        }
-        eprintln!("left out: no file can be made immutable here");
-        None
-    }
-
-    fn set(&self, what: &str) -> bool {
-        let done = Command::new("chattr").arg(what).args(self.0).output();
-        done.is_ok_and(|done| done.status.success())
-    }
-}
-
-impl Drop for Immutable<'_> {
-    fn drop(&mut self) {
-        self.set("-i");
-    }
+    assert_unharmed(&installation, &rp, server, &base, &[tokens]);
 }
 
 #[test]
 fn r7_while_the_disk_is_read_only_what_can_be_read_is_and_afterwards_everything_goes_on() {
     let (installation, rp) = prepared(Installation::new(Database::Sqlite));
-    let _server = installation.start();
+    let server = installation.start();
     let mut tokens = connect(&rp);
+    let base = base(&server, &rp);
     let files = ["latchkey.db", "latchkey.db-wal"].map(|name| installation.path(name));
     for _ in 0..2 {
         let Some(read_only) = Immutable::new(&files) else {
@@ -320,7 +282,7 @@ fn r7_while_the_disk_is_read_only_what_can_be_read_is_and_afterwards_everything_
         drop(read_only);
         tokens = well_again(&rp, &tokens);
     }
-    assert_sound(&installation.store());
+    assert_unharmed(&installation, &rp, server, &base, &[tokens]);
 }
 
 #[test]
@@ -330,8 +292,9 @@ fn r7_a_postgresql_that_takes_no_writes_is_not_ready() {
     };
     let url = cluster.create_database(None);
     let (installation, rp) = prepared(Installation::on_postgres(url.clone()));
-    let _server = installation.start();
+    let server = installation.start();
     let mut tokens = connect(&rp);
+    let base = base(&server, &rp);
     let mut operator = PgConnection::establish(&cluster.create_database(None)).unwrap();
     let name = url.split('?').next().unwrap().rsplit('/').next().unwrap();
     let mut read_only = |on: &str| {
@@ -349,7 +312,7 @@ fn r7_a_postgresql_that_takes_no_writes_is_not_ready() {
         read_only("off");
         tokens = well_again(&rp, &tokens);
     }
-    assert_sound(&installation.store());
+    assert_unharmed(&installation, &rp, server, &base, &[tokens]);
 }
 
 /// What is in the write-ahead log's head: another number when the log began anew.
@@ -362,8 +325,9 @@ fn log_generation(log: &Path) -> [u8; 4] {
 #[test]
 fn r9_a_long_reader_makes_nobody_wait_and_the_log_begins_anew_after_it() {
     let (installation, rp) = prepared(Installation::new(Database::Sqlite));
-    let _server = installation.start();
+    let server = installation.start();
     let chains: Vec<_> = (0..8).map(|_| connect(&rp)).collect();
+    let base = base(&server, &rp);
     let file = installation.path("latchkey.db");
     let log = installation.path("latchkey.db-wal");
     let size = || fs::metadata(&log).unwrap().len();
@@ -374,6 +338,7 @@ fn r9_a_long_reader_makes_nobody_wait_and_the_log_begins_anew_after_it() {
     // More than SQLite would ever let it become without the reader: 1000 pages.
     let refresh_until = |tokens: Answer, over: &(dyn Fn() -> bool + Sync)| {
         let (mut tokens, began) = (tokens, Instant::now());
+        let rp = rp.clone().on_connections_of_its_own();
         while !over() {
             tokens = rp.refresh(tokens.refresh_token(), &[]);
             assert_eq!(tokens.status, 200, "{}", tokens.json);
@@ -399,10 +364,7 @@ fn r9_a_long_reader_makes_nobody_wait_and_the_log_begins_anew_after_it() {
     // While everybody goes on, it is written back and begins at its start.
     let chains = all_refresh_until(chains, &|| log_generation(&log) != generation);
     assert!(size() < grown + 4_000_000, "{grown} became {}", size());
-    for tokens in chains {
-        assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
-    }
-    assert_sound(&installation.store());
+    assert_unharmed(&installation, &rp, server, &base, &chains);
 }
 
 #[test]
@@ -434,80 +396,18 @@ fn r9_a_log_that_a_reader_let_grow_gives_its_space_back() {
     assert!(size() <= 64, "{} MiB", size());
 }
 
-/// A way to a PostgreSQL on which each answer takes its time; it is there until the test process ends.
-struct SlowWay {
-    folder: TempDir,
-    milliseconds: Arc<AtomicU64>,
-}
-
-impl SlowWay {
-    fn to(cluster: &postgres::Cluster) -> Self {
-        let folder = TempDir::new().unwrap();
-        let listener = UnixListener::bind(folder.path().join(SOCKET)).unwrap();
-        let milliseconds = Arc::new(AtomicU64::new(0));
-        let (server, delay) = (cluster.directory.join(SOCKET), Arc::clone(&milliseconds));
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = UnixStream::connect(&server) else {
-                    continue;
-                };
-                let (back, forth) = (
-                    (server.try_clone().unwrap(), client.try_clone().unwrap()),
-                    (client, server),
-                );
-                let delay = Arc::clone(&delay);
-                thread::spawn(move || carry(forth.0, forth.1, || Duration::ZERO));
-                thread::spawn(move || {
-                    carry(back.0, back.1, || {
-                        Duration::from_millis(delay.load(Ordering::Relaxed))
-                    });
-                });
-            }
-        });
-        Self {
-            folder,
-            milliseconds,
-        }
-    }
-
-    fn delay_by(&self, milliseconds: u64) {
-        self.milliseconds.store(milliseconds, Ordering::Relaxed);
-    }
-
-    /// The same database by this way.
-    fn url(&self, direct: &str) -> String {
-        let (base, _) = direct.split_once("?host=").unwrap();
-        format!("{base}?host={}", self.folder.path().display())
-    }
-}
-
-fn carry(mut from: UnixStream, mut to: UnixStream, delay: impl Fn() -> Duration) {
-    let mut chunk = [0; 64 * 1024];
-    loop {
-        match from.read(&mut chunk) {
-            Ok(0) | Err(_) => break,
-            Ok(read) => {
-                pause(delay());
-                if to.write_all(&chunk[..read]).is_err() {
-                    break;
-                }
-            }
-        }
-    }
-    let _closed_before = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-}
-
 #[test]
 fn r29_while_postgresql_takes_its_time_nobody_waits_without_end_and_everybody_has_a_turn() {
     let Some(cluster) = postgres::cluster() else {
         return;
     };
-    let way = SlowWay::to(cluster);
+    let way = Way::to(&cluster.directory);
     let url = way.url(&cluster.create_database(None));
     let (installation, rp) = prepared(Installation::on_postgres(url));
-    let _server = installation.start();
+    let server = installation.start();
     let chains: Vec<_> = (0..60).map(|_| connect(&rp)).collect();
-    way.delay_by(100);
+    let base = base(&server, &rp);
+    way.delay_by(Duration::from_millis(100));
     let (rp, longest) = (&rp, &Mutex::new(Duration::ZERO));
     let timed = |ask: &dyn Fn() -> Answer| {
         let began = Instant::now();
@@ -536,6 +436,7 @@ fn r29_while_postgresql_takes_its_time_nobody_waits_without_end_and_everybody_ha
             .iter()
             .map(|tokens| {
                 scope.spawn(|| {
+                    let rp = rp.clone().on_connections_of_its_own();
                     within(Duration::from_secs(60), "everybody has a turn", || {
                         let answer = timed(&|| rp.refresh(tokens.refresh_token(), &[]));
                         if answer.status == 200 {
@@ -556,12 +457,9 @@ fn r29_while_postgresql_takes_its_time_nobody_waits_without_end_and_everybody_ha
     });
     let longest = *longest.lock().unwrap();
     assert!(longest < Duration::from_secs(10), "{longest:?}");
-    way.delay_by(0);
-    for tokens in last {
-        let tokens = well_again(rp, &tokens.unwrap());
-        assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
-    }
-    assert_sound(&installation.store());
+    way.delay_by(Duration::ZERO);
+    let last: Vec<_> = last.into_iter().map(Result::unwrap).collect();
+    assert_unharmed(&installation, rp, server, &base, &last);
     eprintln!(
         "60 refreshes at once, each answer of the database 100 ms late: {longest:.1?} for the slowest, {} refused for now",
         shed.into_inner()

@@ -46,6 +46,8 @@ mod faults_keys;
 mod faults_load;
 mod faults_panics;
 mod full_queue;
+mod faults_postgres;
+mod faults_process;
 mod init;
 mod introspection;
 mod keys;

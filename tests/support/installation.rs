@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use latchkey::config::DatabaseUrl;
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::op::{Database, free_port};
 use super::postgres;
+use super::resources;
 use super::wait::within;
 
 /// The root key of every installation.
@@ -388,10 +389,30 @@ impl Process {
         ended.code()
     }
 
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// From now on it gets no more memory than it has.
+    pub fn allow_no_more_memory(&self) {
+        let [size, data] =
+            ["VmSize:", "VmData:"].map(|line| resources::status_kib(self.id(), line) * 1024);
+        let limited = Command::new("prlimit")
+            .args(["--pid", &self.id().to_string()])
+            .args([format!("--as={size}"), format!("--data={data}")])
+            .status();
+        assert!(limited.unwrap().success());
+    }
+
     /// As a power failure would end it: SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Where it listens, as `host:port`.
@@ -401,10 +422,7 @@ impl Process {
 
     /// How much memory it has in use.
     pub fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        number.unwrap().parse().unwrap()
+        resources::resident_kib(self.id())
     }
 
     /// How much of the processors it has used so far.
@@ -421,8 +439,7 @@ impl Process {
 
     /// How many files and connections it has open.
     pub fn open_files(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.child.id());
-        fs::read_dir(folder).unwrap().count()
+        resources::open_files(self.id())
     }
 
     /// How many threads it has.

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod browser;
+pub mod disk;
 pub mod installation;
 pub mod invariants;
 pub mod log;
@@ -12,9 +13,12 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod race;
 pub mod raw_http;
+pub mod refreshing;
 pub mod relying_party;
+pub mod resources;
 pub mod reverse_proxy;
 pub mod wait;
+pub mod way;
 pub mod webdriver;
 
 /// Runs each test on SQLite and on PostgreSQL. `op` starts in production mode; `op with [..]` takes settings.

@@ -15,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::postgres::{self, Cluster};
 use super::wait::within;
 
+/// What is committed survives a crash of the server, though not one of the machine.
+const SETTINGS: &[&str] = &["fsync=off", "shared_buffers=64MB"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct OwnPostgres {
@@ -25,7 +27,7 @@ pub struct OwnPostgres {
 }
 
 impl OwnPostgres {
-    /// What is committed survives a crash of the server, though not one of the machine. `None` where it is not installed.
+    /// `None` where it is not installed.
     pub fn start() -> Option<Self> {
         // Says so, and fails in CI, where it is missing.
         postgres::cluster()?;
@@ -33,12 +35,17 @@ impl OwnPostgres {
         fs::create_dir(&parent).unwrap();
         // Open to the account that the server runs under.
         fs::set_permissions(&parent, fs::Permissions::from_mode(0o755)).unwrap();
-        let cluster = postgres::start(&parent, &["fsync=off", "shared_buffers=64MB"]).unwrap();
+        let cluster = postgres::start(&parent, SETTINGS).unwrap();
         Some(Self {
             again: None,
             cluster,
             _parent: Folder(parent),
         })
+    }
+
+    /// Where its socket is.
+    pub fn directory(&self) -> &Path {
+        &self.cluster.directory
     }
 
     pub fn create_database(&self) -> String {
@@ -67,7 +74,8 @@ impl OwnPostgres {
             .arg(directory.join("data"))
             .arg("-k")
             .arg(directory)
-            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            .args(["-c", "listen_addresses=", "-c", postgres::MOST_CONNECTIONS])
+            .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

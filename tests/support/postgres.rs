@@ -14,6 +14,11 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 
+/// The name of a server's socket in its folder.
+pub const SOCKET: &str = ".s.PGSQL.5432";
+/// How many connections all tests together may have.
+pub const MOST_CONNECTIONS: &str = "max_connections=300";
+
 /// Makes tests quick: nothing has to outlive this process, let alone a power failure.
 const FOR_TESTS: &[&str] = &[
     "fsync=off",
@@ -136,7 +141,7 @@ pub fn start_with(
     // process group keeps an interrupt at the keyboard from ending it before that.
     let script = r#"
         postgres=$1; data=$2; directory=$3; shift 3
-        "$postgres" -D "$data" -k "$directory" -c listen_addresses= -c max_connections=300 "$@" \
+        "$postgres" -D "$data" -k "$directory" -c listen_addresses= "$@" \
             </dev/null >"$directory/log" 2>&1 &
         echo started
         cat >/dev/null
@@ -149,6 +154,7 @@ pub fn start_with(
         .arg(&postgres)
         .arg(&data)
         .arg(&directory)
+        .args(["-c", MOST_CONNECTIONS])
         .args(settings.iter().flat_map(|setting| ["-c", setting]))
         .envs(variables.iter().copied())
         .current_dir("/")

@@ -66,6 +66,12 @@ impl Rp {
         )
     }
 
+    /// The same client, which shares no connection with it and closes its own when it goes.
+    pub fn on_connections_of_its_own(mut self) -> Self {
+        self.http = Self::new(&self.issuer).http;
+        self
+    }
+
     fn sending(mut self, user_agent: &str, headers: HeaderMap) -> Self {
         self.http = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
