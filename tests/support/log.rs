@@ -37,6 +37,11 @@ pub fn text() -> String {
     String::from_utf8(LOG.lock().unwrap().clone()).unwrap()
 }
 
+/// What was kept so far is not any more, and takes no memory.
+pub fn forget() {
+    drop(std::mem::take(&mut *LOG.lock().unwrap()));
+}
+
 #[derive(Clone, Copy)]
 struct LogWriter;
 
