@@ -2,12 +2,8 @@
 
 use std::env;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -21,77 +17,7 @@ use crate::support::invariants::assert_sound;
 use crate::support::postgres::{self, Cluster};
 use crate::support::relying_party::{Answer, Rp};
 use crate::support::wait::{eventually, within};
-
-const SOCKET: &str = ".s.PGSQL.5432";
-
-/// A way to a PostgreSQL that can fall silent: what is open stays open and carries nothing any more; what is opened later
-/// is carried.
-struct Way {
-    folder: TempDir,
-    silenced: Arc<AtomicUsize>,
-    open: Arc<Mutex<Vec<UnixStream>>>,
-}
-
-impl Way {
-    fn to(cluster: &Cluster) -> Self {
-        let way = Self {
-            folder: TempDir::new().unwrap(),
-            silenced: Arc::default(),
-            open: Arc::default(),
-        };
-        let listener = UnixListener::bind(way.folder.path().join(SOCKET)).unwrap();
-        let server = cluster.directory.join(SOCKET);
-        let (silenced, open) = (Arc::clone(&way.silenced), Arc::clone(&way.open));
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let server = UnixStream::connect(&server).unwrap();
-                let generation = silenced.load(Ordering::SeqCst);
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let silenced = Arc::clone(&silenced);
-                    thread::spawn(move || {
-                        carry(from, to, || silenced.load(Ordering::SeqCst) == generation);
-                    });
-                }
-                open.lock().unwrap().extend([client, server]);
-            }
-        });
-        way
-    }
-
-    fn fall_silent(&self) {
-        self.silenced.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn end_everything(&self) {
-        for stream in self.open.lock().unwrap().drain(..) {
-            let _closed_before = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// The same database by this way.
-    fn url(&self, direct: &str) -> String {
-        let (base, _) = direct.split_once("?host=").unwrap();
-        format!("{base}?host={}", self.folder.path().display())
-    }
-}
-
-fn carry(mut from: UnixStream, mut to: UnixStream, goes_on: impl Fn() -> bool) {
-    let mut chunk = [0; 64 * 1024];
-    loop {
-        match from.read(&mut chunk) {
-            Ok(0) | Err(_) => break,
-            // It is taken all the same, so that nobody's TCP finds anything wrong.
-            Ok(_) if !goes_on() => {}
-            Ok(read) => {
-                if to.write_all(&chunk[..read]).is_err() {
-                    break;
-                }
-            }
-        }
-    }
-    let _closed_before = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-}
+use crate::support::way::Way;
 
 /// All refresh at once; answers how many have to come again, and what everybody holds then.
 fn refresh_all(rp: &Rp, chains: Vec<Answer>) -> (usize, Vec<Answer>) {
@@ -133,7 +59,7 @@ fn r11_connections_that_stay_open_without_an_answer_for_ever_are_replaced() {
     let Some(cluster) = postgres::cluster() else {
         return;
     };
-    let way = Way::to(cluster);
+    let mut way = Way::to(&cluster.directory);
     let url = way.url(&cluster.create_database(None));
     let (installation, rp) = prepared(Installation::on_postgres(url));
     let server = installation.start();
@@ -159,7 +85,8 @@ fn r11_connections_that_stay_open_without_an_answer_for_ever_are_replaced() {
         "{}",
         server.log()
     );
-    way.end_everything();
+    way.cut();
+    way.open_again();
     let chains = all_go_on(&rp, chains, Duration::from_secs(10));
     eventually("those that waited are gone", || {
         (server.threads() <= threads).then_some(())
@@ -176,11 +103,8 @@ fn r11_connections_that_stay_open_without_an_answer_for_ever_are_replaced() {
 fn german() -> Option<(TempDir, Cluster)> {
     postgres::cluster()?;
     let folder = TempDir::new().unwrap();
-    fs::set_permissions(
-        folder.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
+    // Open to the account that PostgreSQL runs as.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let locale = folder.path().join("de_DE.UTF-8");
     let made = Command::new("localedef")
         .args(["-i", "de_DE", "-f", "UTF-8"])

@@ -327,13 +327,14 @@ impl Store {
             purpose,
             counters: Arc::clone(&counters),
             pool: pool::build(Arc::clone(&target), purpose, size),
+            threads,
             shared: Arc::default(),
         };
         // If the last thread cannot be started, dropping this ends the others.
         let store = Store {
             inner: Arc::new(Inner {
                 target: Arc::clone(&target),
-                crew: Crew::start(post, threads).map_err(OpenError::Thread)?,
+                crew: Crew::start(post).map_err(OpenError::Thread)?,
                 requests,
                 writes: writes.clone(),
                 counters: Arc::clone(&counters),

@@ -74,6 +74,11 @@ impl Pool {
             })
     }
 
+    /// How many connections there are.
+    pub(super) fn size(&self) -> usize {
+        self.connections.state().connections as usize
+    }
+
     pub(super) fn max_size(&self) -> u32 {
         self.connections.max_size()
     }

@@ -31,6 +31,8 @@ pub(super) struct Shared {
     losses: AtomicU64,
     /// After a failed attempt to connect, the others don't wait for the same time limit one after another.
     down: Mutex<Option<(Instant, StoreError)>>,
+    /// Threads that still wait although others have taken their places.
+    relieved: AtomicUsize,
 }
 
 /// All threads of one database, and what it takes to start one more.
@@ -38,8 +40,6 @@ pub(super) struct Crew {
     post: Post,
     /// Of each thread that has not been relieved.
     watches: Mutex<Vec<Arc<Watch>>>,
-    /// Threads that still wait although others have taken their places.
-    relieved: Arc<AtomicUsize>,
     started: AtomicUsize,
 }
 
@@ -51,6 +51,7 @@ pub(super) struct Post {
     pub(super) purpose: Use,
     pub(super) counters: Arc<WriteCounters>,
     pub(super) pool: Pool,
+    pub(super) threads: usize,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -69,11 +70,8 @@ enum Stand {
 }
 
 struct Worker<'a> {
-    target: &'a Target,
-    purpose: Use,
-    counters: &'a WriteCounters,
-    shared: &'a Shared,
-    pool: &'a Pool,
+    post: &'a Post,
+    watch: &'a Watch,
 }
 
 /// So that each thread may be relieved once, and none ever waits for another's connection.
@@ -98,14 +96,14 @@ enum Attempt {
 
 impl Crew {
     /// As many threads as are asked for.
-    pub(super) fn start(post: Post, threads: usize) -> io::Result<Self> {
+    pub(super) fn start(post: Post) -> io::Result<Self> {
         let crew = Self {
             post,
             watches: Mutex::default(),
-            relieved: Arc::default(),
             started: AtomicUsize::new(0),
         };
-        let watches: io::Result<Vec<_>> = (0..threads).map(|_| crew.start_one()).collect();
+        let watches: io::Result<Vec<_>> =
+            (0..crew.post.threads).map(|_| crew.start_one()).collect();
         // Those that were started end with the queue.
         *crew.watches() = watches.inspect_err(|_error| crew.post.queue.close(Duration::ZERO))?;
         Ok(crew)
@@ -117,9 +115,9 @@ impl Crew {
         let Ok(mut watches) = self.watches.try_lock() else {
             return;
         };
-        let most = watches.len();
+        let (relieved, most) = (&self.post.shared.relieved, self.post.threads);
         for watch in watches.iter_mut() {
-            if !watch.is_to_be_relieved(&self.relieved, most) {
+            if !watch.is_to_be_relieved(relieved, most) {
                 continue;
             }
             match self.start_one() {
@@ -139,13 +137,16 @@ impl Crew {
         let watch = Arc::new(Watch::default());
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let (post, own) = (self.post.clone(), Arc::clone(&watch));
-        let relieved = Arc::clone(&self.relieved);
         thread::Builder::new()
             .name(format!("store-{number}"))
             .spawn(move || {
                 let _serving = post.queue.serve();
-                if let Ended::Relieved = Worker::at(&post).run(&post.queue, &own) {
-                    relieved.fetch_sub(1, Ordering::Relaxed);
+                let worker = Worker {
+                    post: &post,
+                    watch: &own,
+                };
+                if let Ended::Relieved = worker.run() {
+                    post.shared.relieved.fetch_sub(1, Ordering::Relaxed);
                 }
             })?;
         Ok(watch)
@@ -171,6 +172,10 @@ impl Watch {
         }
         *stand = Stand::Ready;
         true
+    }
+
+    fn is_relieved(&self) -> bool {
+        *self.stand() == Stand::Relieved
     }
 
     fn is_to_be_relieved(&self, relieved: &AtomicUsize, most: usize) -> bool {
@@ -200,20 +205,10 @@ enum Ended {
     Relieved,
 }
 
-impl<'a> Worker<'a> {
-    fn at(post: &'a Post) -> Self {
-        Self {
-            target: &post.target,
-            purpose: post.purpose,
-            counters: &post.counters,
-            shared: &post.shared,
-            pool: &post.pool,
-        }
-    }
-
+impl Worker<'_> {
     /// Serves until the queue is closed and empty, or another thread has taken its place.
-    fn run(&self, queue: &Queue<Request>, watch: &Watch) -> Ended {
-        while let Some(request) = queue.take(1).pop() {
+    fn run(&self) -> Ended {
+        while let Some(request) = self.post.queue.take(1).pop() {
             let (Request::Read(job) | Request::Write(job)) = &request;
             if job.abandoned() {
                 continue;
@@ -222,9 +217,9 @@ impl<'a> Worker<'a> {
                 self.serve(request);
                 continue;
             }
-            watch.begin();
+            self.watch.begin();
             self.serve(request);
-            if !watch.end() {
+            if !self.watch.end() {
                 return Ended::Relieved;
             }
         }
@@ -240,12 +235,12 @@ impl<'a> Worker<'a> {
 
     fn read(&self, mut job: Box<dyn Job>) {
         let outcome = self.try_read(job.as_mut());
-        job.answer(outcome.map_err(|error| self.target.understood(error)));
+        job.answer(outcome.map_err(|error| self.post.target.understood(error)));
     }
 
     fn try_read(&self, job: &mut dyn Job) -> Result<(), StoreError> {
-        let pooling = self.target.pooling();
-        self.target.check_file()?;
+        let pooling = self.post.target.pooling();
+        self.post.target.check_file()?;
         let mut open = self.living()?;
         let result = match pooling {
             Pooling::Session => ran(job.run(&mut open.connection)),
@@ -260,7 +255,7 @@ impl<'a> Worker<'a> {
         let outcome = loop {
             match self.try_write(job.as_mut()) {
                 Ok(Attempt::Committed) => {
-                    self.counters.committed(1);
+                    self.post.counters.committed(1);
                     break Ok(());
                 }
                 Ok(Attempt::Again(error)) if attempt == ATTEMPTS => {
@@ -271,12 +266,12 @@ impl<'a> Worker<'a> {
             }
             attempt += 1;
         };
-        job.answer(outcome.map_err(|error| self.target.understood(error)));
+        job.answer(outcome.map_err(|error| self.post.target.understood(error)));
     }
 
     /// The error means that there is no connection to be had.
     fn try_write(&self, job: &mut dyn Job) -> Result<Attempt, StoreError> {
-        let pooling = self.target.pooling();
+        let pooling = self.post.target.pooling();
         let mut open = self.open()?;
         let connection = &mut open.connection;
         if let Err(error) = connection::begin_write(connection, pooling) {
@@ -291,7 +286,7 @@ impl<'a> Worker<'a> {
         }
         let ended = match job.run(connection) {
             // Whoever asked was told that it failed, and has perhaps asked again.
-            Ran::Done if job.abandoned() => Ended::Failed(error::abandoned()),
+            Ran::Done if job.abandoned() => Undone::Failed(error::abandoned()),
             Ran::Done => {
                 let committed = connection::commit(connection).map_err(StoreError::from);
                 let Err(error) = committed else {
@@ -332,11 +327,11 @@ impl<'a> Worker<'a> {
     /// A connection that was just seen alive.
     fn living(&self) -> Result<Borrowed, StoreError> {
         // Each turn either answers or throws a dead connection away, and the pool holds no more than this many.
-        for _ in 0..=self.pool.max_size() {
+        for _ in 0..=self.post.pool.max_size() {
             let mut open = self.open()?;
-            let losses = self.shared.losses.load(Ordering::Relaxed);
+            let losses = self.post.shared.losses.load(Ordering::Relaxed);
             // A new one, too: the pool opens some for whom another one came free first, and who knows when that was.
-            let doubtful = self.purpose != Use::Read
+            let doubtful = self.post.purpose != Use::Read
                 && (open.used.elapsed() > TRUSTED_FOR || open.losses != losses);
             if !doubtful || open.connection.ping().is_ok() {
                 open.losses = losses;
@@ -353,7 +348,7 @@ impl<'a> Worker<'a> {
         {
             return Err(error.clone());
         }
-        let borrowed = self.pool.borrow();
+        let borrowed = self.post.pool.borrow();
         *self.down() = match &borrowed {
             Ok(_) => None,
             Err(error) => Some((Instant::now(), error.clone())),
@@ -362,7 +357,8 @@ impl<'a> Worker<'a> {
     }
 
     fn down(&self) -> MutexGuard<'_, Option<(Instant, StoreError)>> {
-        self.shared
+        self.post
+            .shared
             .down
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -379,15 +375,22 @@ impl<'a> Worker<'a> {
             self.lose(open);
             return;
         }
+        // Whoever is there in a thread's place has a connection of its own, and nobody has two.
+        open.doubtful = self.watch.is_relieved() || self.has_one_too_many();
         // One that was only written to is not new any more, either.
-        open.losses = self.shared.losses.load(Ordering::Relaxed);
+        open.losses = self.post.shared.losses.load(Ordering::Relaxed);
         open.used = Instant::now();
+    }
+
+    fn has_one_too_many(&self) -> bool {
+        let relieved = self.post.shared.relieved.load(Ordering::Relaxed);
+        self.post.pool.size() > self.post.threads + relieved
     }
 
     fn lose(&self, mut open: Borrowed) {
         open.doubtful = true;
         drop(open);
-        self.shared.losses.fetch_add(1, Ordering::Relaxed);
+        self.post.shared.losses.fetch_add(1, Ordering::Relaxed);
     }
 }
 

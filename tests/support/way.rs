@@ -33,6 +33,8 @@ struct State {
     held: Option<Held>,
     /// How late each answer of the server comes.
     delay: Duration,
+    /// Connections of earlier ones carry nothing any more.
+    generation: u32,
     /// What may have to be cut.
     connections: Vec<(TcpStream, UnixStream)>,
 }
@@ -73,6 +75,12 @@ impl Way {
     /// Nothing gets through, in neither direction; connections stay, and new ones can be made.
     pub fn block(&self) {
         self.road.lock().is_blocked = true;
+    }
+
+    /// What is open stays open, and whatever is sent on it is taken and goes nowhere, for ever; what is opened from now on
+    /// leads there.
+    pub fn fall_silent(&self) {
+        self.road.lock().generation += 1;
     }
 
     /// What was held up goes on.
@@ -160,14 +168,18 @@ impl Road {
         };
         let both = (client.try_clone().unwrap(), server.try_clone().unwrap());
         let back = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        self.lock().connections.push(both);
+        let generation = {
+            let mut state = self.lock();
+            state.connections.push(both);
+            state.generation
+        };
         let road = Arc::clone(self);
-        thread::spawn(move || road.carry(&client, &server, false));
+        thread::spawn(move || road.carry(&client, &server, generation, false));
         let road = Arc::clone(self);
-        thread::spawn(move || road.carry(&back.1, &back.0, true));
+        thread::spawn(move || road.carry(&back.1, &back.0, generation, true));
     }
 
-    fn carry<'a, F, T>(&self, mut from: &'a F, mut to: &'a T, is_answer: bool)
+    fn carry<'a, F, T>(&self, mut from: &'a F, mut to: &'a T, generation: u32, is_answer: bool)
     where
         &'a F: Read,
         &'a T: Write,
@@ -183,7 +195,10 @@ impl Road {
                 self.hold(&chunk[..read]);
             }
             let blocked = self.lock();
-            drop(self.changed.wait_while(blocked, |state| state.is_blocked));
+            let state = self.changed.wait_while(blocked, |state| state.is_blocked);
+            if state.unwrap().generation != generation {
+                continue;
+            }
             if to.write_all(&chunk[..read]).is_err() {
                 break;
             }
