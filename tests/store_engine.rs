@@ -1,5 +1,6 @@
 //! What every query may rely on: transactions, the writer, opening and migrating. Each runs on both databases.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -549,7 +550,7 @@ fn r19_by_a_hard_link_nobody_opens_a_database_a_second_time() {
     let fixture = sqlite();
     let store = fixture.open();
     let link = fixture.file().with_file_name("link.db");
-    std::fs::hard_link(fixture.file(), &link).unwrap();
+    fs::hard_link(fixture.file(), &link).unwrap();
     for options in [SERVER, COMMAND] {
         let second = Store::open(&DatabaseUrl::Sqlite(link.clone()), options);
         assert!(matches!(second, Err(OpenError::SecondName { .. })));
@@ -557,8 +558,27 @@ fn r19_by_a_hard_link_nobody_opens_a_database_a_second_time() {
     drop(store);
     // As a restore leaves it that was interrupted.
     let kept = link.with_file_name("latchkey.db.before-restore-1");
-    std::fs::rename(link, kept).unwrap();
+    fs::rename(link, kept).unwrap();
     fixture.open();
+}
+
+/// Or closing it would write into whatever was put in its place, and delete that one's log.
+#[test]
+fn a_store_that_has_gone_has_no_file_open() {
+    for _ in 0..40 {
+        let fixture = sqlite();
+        let store = fixture.open_with_counters();
+        store.write_blocking(|tx| add(tx, 1)).unwrap();
+        assert_eq!(value(&store), 1);
+        drop(store);
+        let open: Vec<_> = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .filter(|file| file.starts_with(fixture.file().parent().unwrap()))
+            .collect();
+        assert!(open.is_empty(), "{open:?}");
+    }
 }
 
 #[test]
@@ -567,7 +587,7 @@ fn the_files_are_for_their_owner_only() {
     for suffix in ["", "-wal", "-shm", ".lock"] {
         let mut name = fixture.file().as_os_str().to_owned();
         name.push(suffix);
-        let metadata = std::fs::metadata(PathBuf::from(name)).unwrap();
+        let metadata = fs::metadata(PathBuf::from(name)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{suffix}");
     }
 }
@@ -581,7 +601,7 @@ fn a_path_may_hold_what_means_something_in_a_uri() {
         .write_blocking(|tx| Ok(tx.batch_execute("CREATE TABLE t (id TEXT)")?))
         .unwrap();
     assert!(file.exists());
-    assert!(std::fs::metadata(file).unwrap().len() > 0);
+    assert!(fs::metadata(file).unwrap().len() > 0);
 }
 
 #[test]
@@ -643,12 +663,12 @@ fn a_database_of_a_newer_version_is_refused() {
 fn a_file_that_was_moved_away_fails_closed_and_heals_when_it_is_back() {
     let (fixture, store) = sqlite().open_with_counters_and_files();
     let away = fixture.file().with_file_name("away.db");
-    std::fs::rename(fixture.file(), &away).unwrap();
+    fs::rename(fixture.file(), &away).unwrap();
     let written = store.write_blocking(|tx| add(tx, 1));
     assert!(matches!(written, Err(StoreError::Unavailable(_))));
     let read = store.read_blocking(counter);
     assert!(matches!(read, Err(StoreError::Unavailable(_))));
-    std::fs::rename(&away, fixture.file()).unwrap();
+    fs::rename(&away, fixture.file()).unwrap();
     store.write_blocking(|tx| add(tx, 1)).unwrap();
     assert_eq!(value(&store), 1);
 }
@@ -656,7 +676,7 @@ fn a_file_that_was_moved_away_fails_closed_and_heals_when_it_is_back() {
 #[test]
 fn a_deleted_file_is_not_replaced_by_an_empty_one() {
     let (fixture, store) = sqlite().open_with_counters_and_files();
-    std::fs::remove_file(fixture.file()).unwrap();
+    fs::remove_file(fixture.file()).unwrap();
     let written = store.write_blocking(|tx| add(tx, 1));
     assert!(matches!(written, Err(StoreError::Unavailable(_))));
     assert!(!fixture.file().exists());

@@ -64,6 +64,7 @@ pub use self::writer::WriteCounters;
 
 use self::connection::{Target, Use};
 use self::job::{Job, Reply, Task};
+use self::pool::UntilClosed;
 use self::queue::Queue;
 use self::workers::{CONNECTIONS_OF_A_THREAD, Crew, Post, Request};
 use self::writer::Writer;
@@ -157,6 +158,8 @@ struct Inner {
     /// SQLite's reads, or everything on PostgreSQL.
     requests: Arc<Queue<Request>>,
     crew: Crew,
+    /// After the pool, and before the lock.
+    _closed: UntilClosed,
     /// SQLite's writes.
     writes: Option<Arc<Queue<Box<dyn Job>>>>,
     counters: Arc<WriteCounters>,
@@ -321,12 +324,13 @@ impl Store {
         };
         let threads = options.threads.map_or(threads, NonZeroUsize::get);
         let size = u32::try_from(CONNECTIONS_OF_A_THREAD * threads).unwrap_or(u32::MAX);
+        let (pool, closed) = pool::build(Arc::clone(&target), purpose, size);
         let post = Post {
             queue: Arc::clone(&requests),
             target: Arc::clone(&target),
             purpose,
             counters: Arc::clone(&counters),
-            pool: pool::build(Arc::clone(&target), purpose, size),
+            pool,
             threads,
             shared: Arc::default(),
         };
@@ -335,6 +339,7 @@ impl Store {
             inner: Arc::new(Inner {
                 target: Arc::clone(&target),
                 crew: Crew::start(post).map_err(OpenError::Thread)?,
+                _closed: closed,
                 requests,
                 writes: writes.clone(),
                 counters: Arc::clone(&counters),

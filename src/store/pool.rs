@@ -1,6 +1,7 @@
 //! The pool of connections that the threads draw from: r2d2 opens them, keeps them, and lets broken ones go.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel::r2d2::R2D2Connection;
@@ -28,7 +29,11 @@ struct LastFailure(Arc<Mutex<Option<(Instant, String)>>>);
 pub(super) struct Connections {
     target: Arc<Target>,
     purpose: Use,
+    open: Arc<()>,
 }
+
+/// Waits, when it is dropped, until the last connection is closed: r2d2 may be opening one that nobody asked for any more.
+pub(super) struct UntilClosed(Arc<()>);
 
 /// A connection with what is known about its health.
 pub(super) struct Kept {
@@ -38,15 +43,20 @@ pub(super) struct Kept {
     pub(super) losses: u64,
     /// What happened on it makes it doubtful: it goes instead of back.
     pub(super) doubtful: bool,
+    /// Dropped after the connection.
+    _open: Arc<()>,
 }
 
 /// A caller waits no longer than this for a connection.
 const CONNECTION_WITHIN: Duration = Duration::from_millis(2_500);
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// What failed longer ago says nothing of now.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
 /// A pool of at most `size` connections, opened when they are needed.
-pub(super) fn build(target: Arc<Target>, purpose: Use, size: u32) -> Pool {
+pub(super) fn build(target: Arc<Target>, purpose: Use, size: u32) -> (Pool, UntilClosed) {
+    let open = Arc::new(());
+    let closed = UntilClosed(Arc::clone(&open));
     let last_failure = LastFailure::default();
     let connections = r2d2::Pool::builder()
         .max_size(size)
@@ -56,11 +66,16 @@ pub(super) fn build(target: Arc<Target>, purpose: Use, size: u32) -> Pool {
         .test_on_check_out(false)
         // Whoever asked for a connection learns why there is none.
         .error_handler(Box::new(last_failure.clone()))
-        .build_unchecked(Connections { target, purpose });
-    Pool {
+        .build_unchecked(Connections {
+            target,
+            purpose,
+            open,
+        });
+    let pool = Pool {
         connections,
         last_failure,
-    }
+    };
+    (pool, closed)
 }
 
 impl Pool {
@@ -81,6 +96,19 @@ impl Pool {
 
     pub(super) fn max_size(&self) -> u32 {
         self.connections.max_size()
+    }
+}
+
+impl Drop for UntilClosed {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a store that ends waits for threads of r2d2's; no test's clock is involved"
+    )]
+    fn drop(&mut self) {
+        let until = Instant::now() + CLOSED_WITHIN;
+        while Arc::strong_count(&self.0) > 1 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -107,11 +135,13 @@ impl ManageConnection for Connections {
     type Error = ConnectionError;
 
     fn connect(&self) -> Result<Kept, ConnectionError> {
+        let open = Arc::clone(&self.open);
         Ok(Kept {
             connection: self.target.connect(self.purpose)?,
             used: Instant::now(),
             losses: u64::MAX,
             doubtful: false,
+            _open: open,
         })
     }
 

@@ -140,20 +140,23 @@ impl Crew {
         thread::Builder::new()
             .name(format!("store-{number}"))
             .spawn(move || {
-                let _serving = post.queue.serve();
-                let worker = Worker {
-                    post: &post,
-                    watch: &own,
-                };
-                if let Ended::Relieved = worker.run() {
-                    post.shared.relieved.fetch_sub(1, Ordering::Relaxed);
-                }
+                let queue = Arc::clone(&post.queue);
+                let _serving = queue.serve();
+                // Before that: when nobody serves any more, no connection is open any more.
+                work_at(post, &own);
             })?;
         Ok(watch)
     }
 
     fn watches(&self) -> MutexGuard<'_, Vec<Arc<Watch>>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn work_at(post: Post, watch: &Watch) {
+    let worker = Worker { post: &post, watch };
+    if let Ended::Relieved = worker.run() {
+        post.shared.relieved.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
