@@ -1,19 +1,20 @@
 //! What a process is told and how much it is given: rows R27 and R28.
 
+use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use latchkey::protocol::seal::TokenHash;
 use latchkey::store::{Store, refresh_tokens};
-use reqwest::blocking::Response;
 
 use crate::faults::{FORM, address, assert_unharmed, base, connect, installation, prepared, rest};
+use crate::support::browser::Browser;
 use crate::support::installation::Installation;
 use crate::support::invariants::assert_sound;
 use crate::support::op::{Database, SECRET};
 use crate::support::postgres;
-use crate::support::race::race;
 use crate::support::refreshing::{Network, Told, while_apps_refresh};
 use crate::support::wait::{eventually, pause, within};
 
@@ -151,6 +152,10 @@ fn r28_a_server_on_postgresql_that_is_out_of_memory_starts_again_as_if_nothing_h
 }
 
 fn run_out_of_memory(installation: Installation) {
+    let file = installation.path("latchkey.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    let config = config.replace("memory_kib = 7168", "memory_kib = 65536");
+    fs::write(&file, config).unwrap();
     let (installation, rp) = prepared(installation);
     let mut server = installation.start();
     let chains = (0..APPS).map(|_| connect(&rp)).collect();
@@ -159,14 +164,16 @@ fn run_out_of_memory(installation: Installation) {
         story.wait_until_all_are(Told::Tokens, began, Duration::from_secs(10));
         server.allow_no_more_memory();
         let (began, mut ended) = (Instant::now(), None);
-        // A page that is compressed takes some megabytes for a moment.
-        let compressed = || {
-            let request = rp.http().get(format!("{}/login", rp.issuer));
-            let request = request.header("accept-encoding", "br");
-            let _nobody_may_answer = request.send().and_then(Response::bytes);
+        // Hashing asks for its memory anew each time.
+        let sign_in = || {
+            let (issuer, url) = (rp.issuer.clone(), rp.authorize(&[]));
+            let signing_in = thread::spawn(move || {
+                Browser::new(&issuer).complete(&url);
+            });
+            let _nobody_may_answer = signing_in.join();
         };
-        while ended.is_none() && began.elapsed() < Duration::from_secs(20) {
-            race(8, |_| compressed());
+        while ended.is_none() && began.elapsed() < Duration::from_secs(5) {
+            sign_in();
             ended = server.ended();
         }
         // One that gets by with what it has is ended as the kernel would end it.

@@ -35,7 +35,7 @@ impl Browser {
     pub fn new(issuer: &str) -> Self {
         let http = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(30))
+            .timeout(Duration::from_secs(90))
             .build()
             .unwrap();
         Self {
