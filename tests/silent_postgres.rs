@@ -5,18 +5,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
-use crate::faults::{connect, prepared};
+use crate::faults::{connect, prepared, well_again};
 use crate::support::installation::Installation;
 use crate::support::invariants::assert_sound;
 use crate::support::postgres::{self, Cluster};
 use crate::support::relying_party::{Answer, Rp};
-use crate::support::wait::{eventually, within};
+use crate::support::wait::eventually;
 use crate::support::way::Way;
 
 /// All refresh at once; answers how many have to come again, and what everybody holds then.
@@ -43,15 +42,8 @@ fn refresh_all(rp: &Rp, chains: Vec<Answer>) -> (usize, Vec<Answer>) {
     (refused, held)
 }
 
-fn all_go_on(rp: &Rp, chains: Vec<Answer>, limit: Duration) -> Vec<Answer> {
-    let go_on = |tokens: Answer| {
-        within(limit, "the server is well again", || {
-            let answer = rp.refresh(tokens.refresh_token(), &[]);
-            assert!([200, 503].contains(&answer.status), "{}", answer.json);
-            (answer.status == 200).then_some(answer)
-        })
-    };
-    chains.into_iter().map(go_on).collect()
+fn all_go_on(rp: &Rp, chains: &[Answer]) -> Vec<Answer> {
+    chains.iter().map(|tokens| well_again(rp, tokens)).collect()
 }
 
 #[test]
@@ -77,7 +69,7 @@ fn r11_connections_that_stay_open_without_an_answer_for_ever_are_replaced() {
     assert_eq!(rp.get("/livez").status, 200);
     assert_eq!(rp.get("/jwks").status, 200);
     // Nobody ever answers on the old ones, and nobody ends them.
-    let chains = all_go_on(&rp, chains, Duration::from_secs(10));
+    let chains = all_go_on(&rp, &chains);
     assert!(
         server
             .log()
@@ -87,7 +79,7 @@ fn r11_connections_that_stay_open_without_an_answer_for_ever_are_replaced() {
     );
     way.cut();
     way.open_again();
-    let chains = all_go_on(&rp, chains, Duration::from_secs(10));
+    let chains = all_go_on(&rp, &chains);
     eventually("those that waited are gone", || {
         (server.threads() <= threads).then_some(())
     });
@@ -95,7 +87,7 @@ fn r11_connections_that_stay_open_without_an_answer_for_ever_are_replaced() {
     way.fall_silent();
     let (refused, chains) = refresh_all(&rp, chains);
     assert!(refused > 0);
-    all_go_on(&rp, chains, Duration::from_secs(10));
+    all_go_on(&rp, &chains);
     assert_sound(&installation.store());
 }
 

@@ -258,12 +258,17 @@ fn nobody_is_answered_before_the_commit() {
     }
 }
 
-#[test]
-fn what_nobody_waits_for_any_more_is_not_committed() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// For callers that wait as the server's do.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_committed() {
+    let runtime = runtime();
     for fixture in both() {
         let store = fixture.open_with_counters();
         let (begun, is_inside) = mpsc::channel();
@@ -431,10 +436,7 @@ fn r31_a_panic_in_a_read_harms_no_later_read() {
 
 #[test]
 fn async_callers_get_the_same_answers() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     for fixture in both() {
         let store = fixture.open_with_counters();
         let seen = runtime.block_on(async {
@@ -448,10 +450,7 @@ fn async_callers_get_the_same_answers() {
 #[test]
 fn an_overfull_queue_refuses_at_once() {
     let (_fixture, store) = sqlite().open_with_counters_and_files();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let gate = Gate::close(&store);
     let refused = runtime.block_on(async {
         let mut answers: Vec<_> = (0..1025).map(|_| store.write(|tx| add(tx, 1))).collect();

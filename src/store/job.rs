@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use super::{AnyConnection, StoreError};
+use super::{AnyConnection, StoreError, error};
 
 /// A closure whose type the threads need not know.
 pub(super) trait Job: Send {
@@ -75,6 +75,8 @@ where
         let work = &mut self.work;
         // What a panic leaves half done is rolled back, and the closure is not asked again.
         match catch_unwind(AssertUnwindSafe(|| self.span.in_scope(|| work(connection)))) {
+            // Whoever asked was told that it failed, and has perhaps asked again.
+            Ok(Ok(_)) if self.abandoned() => Ran::Failed(error::abandoned()),
             Ok(Ok(value)) => {
                 self.value = Some(value);
                 Ran::Done

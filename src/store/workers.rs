@@ -288,8 +288,6 @@ impl Worker<'_> {
             });
         }
         let ended = match job.run(connection) {
-            // Whoever asked was told that it failed, and has perhaps asked again.
-            Ran::Done if job.abandoned() => Undone::Failed(error::abandoned()),
             Ran::Done => {
                 let committed = connection::commit(connection).map_err(StoreError::from);
                 let Err(error) = committed else {

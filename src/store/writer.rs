@@ -173,12 +173,7 @@ fn run_in_savepoint(
     job: &mut dyn Job,
 ) -> Result<Result<(), StoreError>, StoreError> {
     connection::begin_savepoint(connection)?;
-    let ran = match job.run(connection) {
-        // Whoever asked was told that it failed, and has perhaps asked again.
-        Ran::Done if job.abandoned() => Ran::Failed(error::abandoned()),
-        ran => ran,
-    };
-    match ran {
+    match job.run(connection) {
         Ran::Done => {
             connection::release_savepoint(connection)?;
             Ok(Ok(()))
