@@ -1,13 +1,11 @@
-//! More than a machine can do, more rows than anybody wants, and the same for hours: rows R14, R25, R26, R32, N1 and N4.
+//! More than a machine can do, and more rows than anybody wants: rows R14, R25, R26, N1 and N4.
 //!
-//! The long ones are left out of `cargo test`. Ten minutes of everything (`LATCHKEY_SOAK_SECONDS` for another time):
-//! `cargo test --release --test flows -- --ignored --nocapture r32_`
-//! A million expired rows under load, some minutes:
+//! The long one is left out of `cargo test`. A million expired rows under load, some minutes:
 //! `cargo test --release --test flows -- --ignored --nocapture r25_`
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -409,62 +407,4 @@ fn r25_a_million_expired_rows_go_beside_people_who_notice_nothing() {
         );
         assert_sound(&store);
     }
-}
-
-#[test]
-#[ignore = "takes its time; see the head of this file"]
-fn r32_hours_of_everything_leave_memory_and_log_files_as_they_were() {
-    let seconds = std::env::var("LATCHKEY_SOAK_SECONDS").ok();
-    let length = Duration::from_secs(seconds.map_or(600, |text| text.parse().unwrap()));
-    let installation = Installation::new(Database::Sqlite);
-    installation.apply(&apps());
-    let server = installation.start();
-    let (rounds, over) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let round = || {
-        let rp = Rp::new(&installation.issuer).named("notes");
-        let mut tokens = connect(&installation, &rp);
-        for _ in 0..20 {
-            tokens = rp.refresh(tokens.refresh_token(), &[]);
-            assert_eq!(tokens.status, 200, "{}", tokens.json);
-            assert_eq!(rp.userinfo(tokens.access_token()).status, 200);
-            assert_eq!(rp.introspect(tokens.access_token()).json["active"], true);
-            assert_eq!(rp.get("/jwks").status, 200);
-            assert_eq!(rp.refresh("nonsense", &[]).status, 400);
-        }
-        assert_eq!(rp.revoke(tokens.refresh_token()).status, 200);
-        rounds.fetch_add(1, Ordering::SeqCst);
-    };
-    let (began, mut samples) = (Instant::now(), Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !over.load(Ordering::SeqCst) {
-                    round();
-                }
-            });
-        }
-        while began.elapsed() < length {
-            pause(length / 20);
-            let wal = fs::metadata(installation.path("latchkey.db-wal"))
-                .unwrap()
-                .len();
-            samples.push((server.resident_kib(), wal));
-            eprintln!(
-                "{:>6.0?} {} rounds, {} kB, log of the database {} kB",
-                began.elapsed(),
-                rounds.load(Ordering::SeqCst),
-                server.resident_kib(),
-                wal / 1024
-            );
-        }
-        over.store(true, Ordering::SeqCst);
-    });
-    // Warm after a quarter; from then on nothing that was asked for stays in memory.
-    let (early, late) = (samples[samples.len() / 4].0, samples[samples.len() - 1].0);
-    assert!(
-        late < early + early / 5 + 8 * 1024,
-        "{early} kB, then {late} kB"
-    );
-    assert!(samples.iter().all(|(_, wal)| *wal < 64 * 1024 * 1024));
-    assert_sound(&installation.store());
 }

@@ -71,6 +71,7 @@ mod scopes;
 mod secrets_at_rest;
 mod selftest;
 mod silent_postgres;
+mod soak;
 mod soundness;
 mod steps;
 mod stolen_token;

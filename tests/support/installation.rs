@@ -448,6 +448,11 @@ impl Process {
         threads.unwrap().count()
     }
 
+    /// How much it wrote to standard error.
+    pub fn log_bytes(&self) -> u64 {
+        fs::metadata(&self.log).unwrap().len()
+    }
+
     /// What it wrote to standard error.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
