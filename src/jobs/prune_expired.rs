@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_secs(300);
 /// What is over stays for so long: clocks differ, and one that jumped ahead and comes back should not have cost much.
 const GRACE: Duration = Duration::from_secs(3_600);
 /// Between two batches, for those who wait.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(10);
 /// When somebody last began, in seconds since 1970.
 const LAST_RUN: &str = "pruning.last_run";
 
@@ -30,7 +30,7 @@ const BELIEVED_AFTER: Duration = Duration::from_secs(3_600);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     pub sessions: usize,
-    /// Grants and the refresh tokens of their families.
+    /// Grants with all that was issued in them and had not gone before.
     pub grants: usize,
     pub access_tokens: usize,
     pub client_tokens: usize,
