@@ -13,7 +13,7 @@ use latchkey::protocol::seal::TokenHash;
 use latchkey::seed::{Seed, UserEntry};
 use latchkey::store::audit_events::{self, Recorded};
 use latchkey::store::users;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::refresh_token::{OFFLINE, connect, notes, refreshed};
 use crate::support::installation::Installation;
@@ -315,28 +315,39 @@ on_both_databases! {
         assert_eq!(only(&op, "login.throttled").detail["bucket"], "account");
     }
 
-    fn a_sign_in_that_a_file_overtakes_is_a_failure_with_its_reason(op with QUICK) {
-        let cases = [
-            (json!({ "email": EMAIL, "password": "another-good-battery-horse" }), "password_changed"),
-            (json!({ "email": EMAIL, "disabled": true }), "disabled"),
+    fn a_sign_in_that_is_overtaken_is_a_failure_with_its_reason(op with QUICK) {
+        let alice = alice(&op);
+        let seed = |change: Value| drop(op.seed(json!({ "users": [change] })));
+        let cases: [(&str, &dyn Fn()); 3] = [
+            ("password_changed", &|| seed(json!({ "email": EMAIL, "password": "another-good-battery-horse" }))),
+            ("disabled", &|| seed(json!({ "email": EMAIL, "disabled": true }))),
+            ("deleted", &|| {
+                let id = alice.clone();
+                assert!(op.store.write_blocking(move |tx| users::delete(tx, &id)).unwrap());
+            }),
         ];
-        for (number, (changed, reason)) in cases.into_iter().enumerate() {
+        let mut password = "correct-horse-battery";
+        for (number, (reason, change)) in cases.into_iter().enumerate() {
+            if reason == "deleted" {
+                seed(json!({ "email": EMAIL, "disabled": false }));
+            }
             // No hashing thread is free, so the password that was right at the look is judged after the change.
             let threads = hashing::threads_by_default().get();
             let held: Vec<_> = (0..threads).map(|_| hold(&op.hashing).expect("there is room")).collect();
-            let (counted, password) = (failures(&op), ["correct-horse-battery", "another-good-battery-horse"][number]);
+            let counted = failures(&op);
             let status = thread::scope(|scope| {
                 let trying = scope.spawn(|| attempt(&mut op.browser(), EMAIL, password).status);
                 eventually("the attempt was counted", || (failures(&op) > counted).then_some(()));
-                op.seed(json!({ "users": [changed] }));
+                change();
                 drop(held);
                 trying.join().unwrap()
             });
             assert_eq!(status, 400, "{reason}");
             let failed = named(&op, "login.failed");
             assert_eq!(failed.len(), number + 1, "{failed:#?}");
-            assert_eq!((&failed[number].target, &failed[number].detail["reason"]), (&Some(alice(&op)), &json!(reason)));
+            assert_eq!((&failed[number].target, &failed[number].detail["reason"]), (&Some(alice.clone()), &json!(reason)));
             assert_eq!(named(&op, "login.succeeded").len(), 0);
+            password = "another-good-battery-horse";
         }
     }
 

@@ -24,6 +24,10 @@ const REFUSED_WITHIN: Duration = Duration::from_millis(4_500);
 /// After PostgreSQL is back: five seconds, and as much for a debug build on a busy machine.
 const HEALED_WITHIN: Duration = Duration::from_secs(10);
 
+/// Where the first address only listens: eight seconds until the threads that wait there are relieved, three until each of
+/// the new ones tries the next address, and what a busy machine adds.
+const FOUND_WITHIN: Duration = Duration::from_secs(25);
+
 /// What holds while PostgreSQL is away; the refresh token is as good afterwards.
 fn assert_bears_it(installation: &Installation, rp: &Rp, tokens: &Answer) {
     let began = Instant::now();
@@ -156,6 +160,30 @@ fn r10_a_postgresql_that_goes_on_at_another_address_is_found_there() {
             let healed = story.wait_until_all_are(Told::Tokens, Instant::now(), HEALED_WITHIN);
             eprintln!("found at the other address after {healed:.1?}");
         }
+    });
+    assert_unharmed(&installation, &rp, server, &base, &chains);
+}
+
+#[test]
+fn r11_a_postgresql_that_goes_on_at_another_address_is_found_though_the_first_only_listens() {
+    let Some(cluster) = postgres::cluster() else {
+        return;
+    };
+    let ways = [0, 1].map(|_| Way::to(&cluster.directory));
+    let both = [&ways[0], &ways[1]];
+    let url = url_of(&cluster.create_database(None), &both, "");
+    let (installation, rp) = prepared(Installation::on_postgres(url));
+    let server = installation.start();
+    let chains: Vec<_> = (0..APPS).map(|_| connect(&rp)).collect();
+    let base = base(&server, &rp);
+    let (chains, _) = while_apps_refresh(&rp, chains, Network::Reliable, |story| {
+        // Connections are taken there and carry nothing, neither those that are open nor any new one.
+        ways[0].block();
+        let since = Instant::now();
+        let healed = story.wait_until_all_are(Told::Tokens, since, FOUND_WITHIN);
+        eprintln!("found at the other address after {healed:.1?}");
+        story.wait_until_all_are(Told::Tokens, since + healed, HEALED_WITHIN);
+        ways[0].unblock();
     });
     assert_unharmed(&installation, &rp, server, &base, &chains);
 }
