@@ -3,6 +3,7 @@
 //! `cargo test` restarts it a few times under load. Two minutes of that:
 //! `cargo test --test flows -- --ignored --nocapture r10_`
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
@@ -13,6 +14,7 @@ use crate::support::installation::{Installation, Process};
 use crate::support::invariants::assert_sound;
 use crate::support::own_postgres::OwnPostgres;
 use crate::support::postgres;
+use crate::support::race::race;
 use crate::support::refreshing::{Network, Told, while_apps_refresh};
 use crate::support::relying_party::{Answer, Rp};
 use crate::support::wait::{eventually, pause, within};
@@ -372,6 +374,40 @@ fn r10_a_server_that_is_started_before_its_postgresql_waits_for_it() {
         Some(0),
         "it was told to stop while it waited"
     );
+}
+
+#[test]
+fn n1_whoever_asks_all_the_time_whether_it_is_ready_costs_the_database_nothing() {
+    let Some(cluster) = OwnPostgres::start() else {
+        return;
+    };
+    let url = cluster.create_database();
+    let mut operator = PgConnection::establish(&url).unwrap();
+    operator
+        .batch_execute("ALTER SYSTEM SET log_statement = 'all'")
+        .unwrap();
+    operator.batch_execute("SELECT pg_reload_conf()").unwrap();
+    let installation = Installation::on_postgres(url);
+    let _server = installation.start();
+    let looks = || {
+        let log = fs::read_to_string(cluster.directory().join("log")).unwrap();
+        log.matches("pg_is_in_recovery").count()
+    };
+    let rp = Rp::new(&installation.issuer);
+    eventually("a look is in the log", || {
+        assert_eq!(rp.get("/readyz").status, 200);
+        (looks() > 0).then_some(())
+    });
+    let (before, began) = (looks(), Instant::now());
+    race(16, |_| {
+        for _ in 0..50 {
+            assert_eq!(rp.get("/readyz").status, 200);
+        }
+    });
+    // Four a second, and those at either end.
+    let most = began.elapsed().as_secs() * 4 + 8;
+    let made = looks() - before;
+    assert!(made as u64 <= most, "{made} looks for 800 questions");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Is the process alive, is it ready for traffic, and what did it do?
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::state::AppState;
@@ -14,14 +14,18 @@ use crate::store::properties;
 /// Less than monitoring and orchestrators wait for an answer, and more than a database in good health ever takes.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
+/// So long the last look at the database is as good as a new one, so that whoever asks often costs the database nothing.
+const GOOD_FOR: Duration = Duration::from_millis(250);
+
 /// What the last look at the database found, so that the log tells of changes alone: whoever looked, and however often.
 pub(crate) struct Readiness {
+    /// Held while somebody looks: who comes meanwhile is told what was found.
     known: Mutex<Known>,
 }
 
 struct Known {
-    /// When that look began: one that waited for long must not overrule a later one.
-    begun: Instant,
+    /// When that look was over, if there was one.
+    since: Option<Instant>,
     ready: bool,
 }
 
@@ -29,23 +33,12 @@ impl Readiness {
     /// A server starts with a database that answers.
     pub(crate) fn new() -> Self {
         let known = Known {
-            begun: Instant::now(),
+            since: None,
             ready: true,
         };
         Self {
             known: Mutex::new(known),
         }
-    }
-
-    /// Whether this is a change.
-    fn note(&self, begun: Instant, ready: bool) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if begun < known.begun {
-            return false;
-        }
-        let is_change = known.ready != ready;
-        *known = Known { begun, ready };
-        is_change
     }
 }
 
@@ -84,12 +77,15 @@ pub(super) async fn ready(state: web::Data<AppState>) -> HttpResponse {
 
 /// Looks whether the database takes reads and writes, tells monitoring, and the log if that has changed.
 pub(crate) async fn look(state: &AppState) -> bool {
-    let begun = Instant::now();
+    let mut known = state.readiness.known.lock().await;
+    if known.since.is_some_and(|since| since.elapsed() < GOOD_FOR) {
+        return known.ready;
+    }
     let found = timeout(LOOK_WITHIN, check(state))
         .await
         .unwrap_or_else(|_elapsed| Err(format!("no answer within {} s", LOOK_WITHIN.as_secs())));
     let ready = found.is_ok();
-    if state.readiness.note(begun, ready) {
+    if known.ready != ready {
         state.metrics.ready(ready);
         match &found {
             Ok(()) => tracing::info!("the database takes reads and writes again"),
@@ -99,6 +95,10 @@ pub(crate) async fn look(state: &AppState) -> bool {
             ),
         }
     }
+    *known = Known {
+        since: Some(Instant::now()),
+        ready,
+    };
     ready
 }
 
@@ -110,21 +110,5 @@ async fn check(state: &AppState) -> Result<(), String> {
         Ok(true) => Ok(()),
         Ok(false) => Err("it can only be read".to_owned()),
         Err(error) => Err(with_causes(&error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_look_that_waited_for_long_does_not_overrule_a_later_one() {
-        let readiness = Readiness::new();
-        let at = |seconds| Instant::now() + Duration::from_secs(seconds);
-        let (early, late, later) = (at(10), at(20), at(30));
-        assert!(readiness.note(late, false), "it was ready before");
-        assert!(!readiness.note(early, true), "long overtaken");
-        assert!(!readiness.note(later, false), "nothing new");
-        assert!(readiness.note(later, true));
     }
 }

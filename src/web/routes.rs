@@ -2,7 +2,7 @@
 
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
-use actix_web::{HttpRequest, Resource, web};
+use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, web};
 
 use super::login::{account_chooser, consent, sign_in, sign_out};
 use super::oidc::{
@@ -99,29 +99,13 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
     if !base.is_empty() {
         // RFC 8414 §3.1 inserts the well-known part before the issuer's path; for OpenID some clients do so too.
         for path in [OPENID_CONFIGURATION, AUTHORIZATION_SERVER] {
-            app.service(public(
-                &format!("{path}{base}"),
-                web::get().to(discovery::show),
-                web::head().to(discovery::show),
-            ));
+            app.service(public(&format!("{path}{base}"), discovery::show));
         }
     }
     let scope = web::scope(base)
-        .service(public(
-            OPENID_CONFIGURATION,
-            web::get().to(discovery::show),
-            web::head().to(discovery::show),
-        ))
-        .service(public(
-            AUTHORIZATION_SERVER,
-            web::get().to(discovery::show),
-            web::head().to(discovery::show),
-        ))
-        .service(public(
-            JWKS,
-            web::get().to(jwks::show),
-            web::head().to(jwks::show),
-        ))
+        .service(public(OPENID_CONFIGURATION, discovery::show))
+        .service(public(AUTHORIZATION_SERVER, discovery::show))
+        .service(public(JWKS, jwks::show))
         .service(
             at(AUTHORIZE)
                 .route(web::get().to(authorization::get))
@@ -173,21 +157,8 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
         .service(at(sign_out::SIGNED_OUT).route(web::get().to(sign_out::show_done)))
         .service(at("/").route(web::get().to(home::show)))
         .service(at("/sign-out").route(web::post().to(home::sign_out)))
-        .service(
-            at("/static/{hash}/{file:.*}")
-                .route(web::get().to(assets::serve))
-                .route(web::head().to(assets::serve)),
-        )
-        .service(
-            at("/livez")
-                .route(web::get().to(health::live))
-                .route(web::head().to(health::live)),
-        )
-        .service(
-            at("/readyz")
-                .route(web::get().to(health::ready))
-                .route(web::head().to(health::ready)),
-        );
+        .service(to_read("/static/{hash}/{file:.*}", assets::serve))
+        .configure(probes);
     let scope = if base.is_empty() {
         scope
     } else {
@@ -205,22 +176,15 @@ pub(crate) fn configure(app: &mut web::ServiceConfig, base: &str, development: b
 
 /// The listener for the operator: whether the process lives and is ready, and what it did.
 pub(crate) fn configure_management(app: &mut web::ServiceConfig) {
-    app.service(
-        at("/metrics")
-            .route(web::get().to(health::metrics))
-            .route(web::head().to(health::metrics)),
-    )
-    .service(
-        at("/livez")
-            .route(web::get().to(health::live))
-            .route(web::head().to(health::live)),
-    )
-    .service(
-        at("/readyz")
-            .route(web::get().to(health::ready))
-            .route(web::head().to(health::ready)),
-    )
-    .default_service(web::to(error::not_found));
+    app.service(to_read("/metrics", health::metrics))
+        .configure(probes)
+        .default_service(web::to(error::not_found));
+}
+
+/// What orchestrators and load balancers ask, at either listener.
+fn probes(app: &mut web::ServiceConfig) {
+    app.service(to_read("/livez", health::live))
+        .service(to_read("/readyz", health::ready));
 }
 
 /// A route without the issuer's own path, as the table has it.
@@ -295,11 +259,26 @@ fn at(path: &str) -> Resource {
     web::resource(path).default_service(web::to(error::method_not_allowed))
 }
 
-fn public(path: &str, get: actix_web::Route, head: actix_web::Route) -> Resource {
+/// What is read, or only asked for.
+fn to_read<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args> + Clone,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
     at(path)
-        .route(get)
-        .route(head)
-        .route(options().to(cors::preflight_for_everyone))
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
+}
+
+/// The same for pages of any origin.
+fn public<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args> + Clone,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    to_read(path, handler).route(options().to(cors::preflight_for_everyone))
 }
 
 fn options() -> actix_web::Route {
