@@ -16,6 +16,7 @@ use crate::support::invariants::assert_sound;
 use crate::support::op::{Database, SECRET};
 use crate::support::postgres;
 use crate::support::refreshing::{Network, Told, while_apps_refresh};
+use crate::support::relying_party::Rp;
 use crate::support::wait::{eventually, pause, within};
 
 const APPS: usize = 8;
@@ -68,12 +69,23 @@ fn r27_what_was_accepted_before_sigterm_is_answered() {
 #[test]
 fn r27_of_apps_that_refresh_all_the_time_none_loses_what_was_done_for_it() {
     for database in Database::all() {
-        stop_under_load(Installation::new(database));
+        stop_under_load(Installation::new(database), |rp| rp);
     }
 }
 
-fn stop_under_load(installation: Installation) {
+#[test]
+fn r27_of_apps_with_a_connection_for_each_request_none_loses_what_was_done_for_it() {
+    for database in Database::all() {
+        stop_under_load(
+            Installation::new(database),
+            Rp::on_a_connection_for_each_request,
+        );
+    }
+}
+
+fn stop_under_load(installation: Installation, connected: impl Fn(Rp) -> Rp) {
     let (installation, rp) = prepared(installation);
+    let rp = connected(rp);
     let mut server = installation.start();
     let chains = (0..APPS).map(|_| connect(&rp)).collect();
     let mut ended = None;

@@ -72,6 +72,13 @@ impl Rp {
         self
     }
 
+    /// The same client, which opens a connection for each request.
+    pub fn on_a_connection_for_each_request(mut self) -> Self {
+        let none_is_kept = Client::builder().pool_max_idle_per_host(0);
+        self.http = none_is_kept.build().unwrap();
+        self
+    }
+
     fn sending(mut self, user_agent: &str, headers: HeaderMap) -> Self {
         self.http = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
