@@ -60,8 +60,7 @@ macro_rules! delete_batch {
 }
 
 /// PostgreSQL believes that the first rows it looks at will do where a limit is small and much is over. In truth they are
-/// those that have just gone, or there is none any more, and it would read the whole table for each batch. What else is
-/// committed with the batch is planned so too, which harms nobody.
+/// those that have just gone, or there is none any more, and it would read the whole table for each batch.
 fn by_index(conn: &mut AnyConnection) -> Result<(), StoreError> {
     match conn {
         AnyConnection::Postgres(c) => Ok(c.batch_execute("SET LOCAL enable_seqscan = off")?),
