@@ -40,7 +40,11 @@ pub enum KeyError {
 impl KeyError {
     /// Whether waiting may help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_unavailable())
+        match self {
+            Self::Store(error) => error.is_unavailable(),
+            Self::Jose(error) => error.is_passing(),
+            Self::WrongSecretKey(_) | Self::Garbled(_) => false,
+        }
     }
 }
 

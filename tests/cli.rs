@@ -16,6 +16,8 @@ use latchkey::protocol::jose::{KeyPair, SigningAlgorithm};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::op::free_port;
+
 const PASSWORD: &str = "a-lantern-over-quiet-water";
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -197,14 +199,6 @@ fn poll(mut is_so: impl FnMut() -> bool) {
 )]
 fn pause() {
     thread::sleep(Duration::from_millis(20));
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 fn mode(path: &Path) -> u32 {

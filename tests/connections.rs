@@ -33,6 +33,13 @@ fn is_served(mut stream: &TcpStream) -> bool {
         .is_ok_and(|()| &answer == b"HTTP/1.1 200")
 }
 
+/// One that waits for its next request. Asked at once, since whoever says nothing for long is ended.
+fn served_connection(from: [u8; 4], server: &Process, number: usize) -> TcpStream {
+    let stream = connect_from(from, server);
+    assert!(is_served(&stream), "connection {number}");
+    stream
+}
+
 /// As many as the limit, all of them waiting for their next request.
 fn hold_all(from: [u8; 4], server: &Process) -> Vec<TcpStream> {
     // Test runners of some systems may open no more than 1,024 files.
@@ -42,9 +49,9 @@ fn hold_all(from: [u8; 4], server: &Process) -> Vec<TcpStream> {
         ..limits
     };
     setrlimit(Resource::Nofile, raised).unwrap();
-    let held: Vec<_> = (0..MOST).map(|_| connect_from(from, server)).collect();
-    assert!(held.iter().all(is_served));
-    held
+    (0..MOST)
+        .map(|number| served_connection(from, server, number))
+        .collect()
 }
 
 #[test]
@@ -82,10 +89,8 @@ fn n6_a_trusted_proxy_holds_as_many_as_it_has_people() {
 fn r28_a_server_asks_for_the_files_that_its_connections_need() {
     let installation = Installation::new(Database::Sqlite);
     let server = installation.start_with_files_at_first(64);
-    let held: Vec<_> = (0..200)
-        .map(|_| connect_from([127, 0, 0, 1], &server))
-        .collect();
-    assert!(held.iter().all(is_served));
+    let served = |number| served_connection([127, 0, 0, 1], &server, number);
+    let _held: Vec<_> = (0..200).map(served).collect();
 }
 
 /// The smallest request there is. Whoever sends many of them at once and reads nothing costs the most.

@@ -233,6 +233,12 @@ fn r11_a_request_that_was_told_to_come_again_does_nothing_when_it_gets_through_a
     let (installation, rp) = prepared(Installation::on_postgres(url));
     let _server = installation.start();
     let first = connect(&rp);
+    // The first use of the app's secret is noted by a write of its own.
+    eventually("the use is noted", || {
+        let shown = installation.objects(&["clients", "show", &rp.client_id]);
+        let unused = shown[0].to_string().contains("\"last_used_at\":null");
+        (!unused).then_some(())
+    });
     way.hold_next("BEGIN");
     let refused = rp.refresh(first.refresh_token(), &[]);
     assert_eq!(refused.error(), (503, "temporarily_unavailable"));

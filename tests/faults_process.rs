@@ -32,6 +32,7 @@ fn r27_what_was_accepted_before_sigterm_is_answered() {
         "POST /introspect HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{FORM}content-length: {}\r\n\r\n",
         body.len()
     );
+    let files = server.open_files();
     let mut accepted = Vec::new();
     for _ in 0..100 {
         let mut stream = TcpStream::connect(address(&server.url)).unwrap();
@@ -39,9 +40,15 @@ fn r27_what_was_accepted_before_sigterm_is_answered() {
         accepted.push(stream);
     }
     // Of each request the head has been read when the signal comes, so an answer is owed.
+    eventually("all are accepted", || {
+        (server.open_files() >= files + 100).then_some(())
+    });
     pause(Duration::from_secs(1));
     server.signal("-TERM");
-    pause(Duration::from_millis(300));
+    eventually("it has heard of it", || {
+        let ready = server.management("/readyz").unwrap();
+        ready.starts_with("HTTP/1.1 503 ").then_some(())
+    });
     // Whoever looks meanwhile sees a server that lives, takes nothing new, and still counts.
     for (path, status) in [("/livez", 200), ("/readyz", 503), ("/metrics", 200)] {
         let answer = server.management(path).unwrap();

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use latchkey::config::DatabaseUrl;
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use crate::support::browser::Browser;
 use crate::support::installation::{Installation, Process};
 use crate::support::op::{CALLBACK, Database, EMAIL, PASSWORD, SECRET, free_port};
 use crate::support::relying_party::{Answer, Rp};
-use crate::support::wait::{eventually, within};
+use crate::support::wait::eventually;
 
 /// With alice and an app of hers that nobody is asked about.
 fn installation(database: Database) -> (Installation, Rp) {
@@ -262,8 +261,7 @@ fn a_lost_database_is_said_once_with_its_cause_and_so_is_its_return() {
     };
     let away = installation.path("away");
     fs::rename(file, &away).unwrap();
-    let look = || is_ready("0").then_some(());
-    within(Duration::from_secs(1), "the page looks by itself", look);
+    eventually("the page looks by itself", || is_ready("0").then_some(()));
     for _ in 0..3 {
         assert!(of_management(&installation, "/readyz").starts_with("HTTP/1.1 503 "));
     }

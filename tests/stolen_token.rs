@@ -111,7 +111,8 @@ fn send_and_hang_up(rp: &Rp, form: &[(&str, &str)]) {
         body.len()
     );
     stream.write_all(request.as_bytes()).unwrap();
-    pause(Duration::from_millis(300));
+    // A busy server has begun with it by then.
+    pause(Duration::from_millis(700));
     drop(stream);
     pause(Duration::from_millis(300));
 }

@@ -494,7 +494,7 @@ fn a_command_finds_its_turn_beside_a_server_that_never_rests() {
                 }
             });
         }
-        let turns: Vec<_> = (0..100)
+        let mut turns: Vec<_> = (0..100)
             .map(|_| {
                 let start = Instant::now();
                 let written = Store::open(&fixture.url, COMMAND)
@@ -504,9 +504,12 @@ fn a_command_finds_its_turn_beside_a_server_that_never_rests() {
             })
             .collect();
         over.store(true, Ordering::SeqCst);
-        let (slowest, _) = turns.iter().max().unwrap();
         assert!(turns.iter().all(|(_, written)| *written));
-        assert!(*slowest < Duration::from_secs(1), "{slowest:?}");
+        // A disk may stand still once; whoever never meets a gap waits five seconds, again and again.
+        turns.sort();
+        let (usual, slowest) = (turns[95].0, turns[99].0);
+        assert!(usual < Duration::from_secs(1), "{usual:?}");
+        assert!(slowest < Duration::from_millis(4_500), "{slowest:?}");
     });
 }
 

@@ -44,17 +44,23 @@ impl Fault {
         match self {
             Self::Store(error) => error.is_unavailable(),
             Self::Keys(error) => error.is_passing(),
-            Self::Jose(_) | Self::Other(_) => false,
+            Self::Jose(error) => error.is_passing(),
+            Self::Other(_) => false,
+        }
+    }
+
+    /// What was missing, when it may be there in a moment.
+    fn is_short_of(&self) -> &'static str {
+        match self {
+            Self::Jose(_) | Self::Keys(KeyError::Jose(_)) => "memory is short",
+            _ => "the database is not available",
         }
     }
 
     fn log(&self) {
         let error = with_causes(self);
         if self.is_passing() {
-            tracing::warn!(
-                error,
-                "a request was refused, since the database is not available"
-            );
+            tracing::warn!(error, "a request was refused, since {}", self.is_short_of());
         } else {
             tracing::error!(error, "a request failed");
         }

@@ -14,6 +14,8 @@ pub const VERIFIER: &str = "a-code-verifier-that-is-long-enough-to-be-one-0123";
 #[derive(Clone)]
 pub struct Rp {
     http: Client,
+    /// How many connections it keeps for its next requests.
+    kept: usize,
     pub issuer: String,
     pub client_id: String,
     pub secret: Option<String>,
@@ -28,13 +30,19 @@ pub struct Answer {
     pub json: Value,
 }
 
+fn client(kept: usize) -> Client {
+    Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(kept)
+        .build()
+        .unwrap()
+}
+
 impl Rp {
     pub fn new(issuer: &str) -> Self {
         Self {
-            http: Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-                .unwrap(),
+            http: client(usize::MAX),
+            kept: usize::MAX,
             issuer: issuer.to_owned(),
             client_id: "rp".to_owned(),
             secret: Some(SECRET.to_owned()),
@@ -68,15 +76,14 @@ impl Rp {
 
     /// The same client, which shares no connection with it and closes its own when it goes.
     pub fn on_connections_of_its_own(mut self) -> Self {
-        self.http = Self::new(&self.issuer).http;
+        self.http = client(self.kept);
         self
     }
 
     /// The same client, which opens a connection for each request.
     pub fn on_a_connection_for_each_request(mut self) -> Self {
-        let none_is_kept = Client::builder().pool_max_idle_per_host(0);
-        self.http = none_is_kept.build().unwrap();
-        self
+        self.kept = 0;
+        self.on_connections_of_its_own()
     }
 
     fn sending(mut self, user_agent: &str, headers: HeaderMap) -> Self {

@@ -92,9 +92,9 @@ pub fn open_files(process: u32) -> usize {
     entries(process, "fd")
 }
 
-/// How much memory a process has in use.
+/// How much memory a process has in use; pages of files are the kernel's, which brings and takes them as it likes.
 pub fn resident_kib(process: u32) -> u64 {
-    status_kib(process, "VmRSS:")
+    status_kib(process, "RssAnon:")
 }
 
 /// A line of what the kernel says about a process, in KiB.
