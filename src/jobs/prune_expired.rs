@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_secs(300);
 /// What is over stays for so long: clocks differ, and one that jumped ahead and comes back should not have cost much.
 const GRACE: Duration = Duration::from_secs(3_600);
 /// Between two batches, for those who wait.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(20);
 /// When somebody last began, in seconds since 1970.
 const LAST_RUN: &str = "pruning.last_run";
 
