@@ -50,9 +50,8 @@ fn round(installation: &Installation) {
     let rp = Rp::new(&installation.issuer).named("notes");
     let mut browser = Browser::new(&installation.issuer);
     let offline = rp.authorize(&[("scope", "openid offline_access")]);
-    let tokens = rp.exchange(&browser.complete(&offline).code(), &[]);
+    let mut tokens = rp.exchange(&browser.complete(&offline).code(), &[]);
     assert_eq!(tokens.status, 200, "{}", tokens.json);
-    let mut tokens = tokens;
     for _ in 0..REFRESHES {
         tokens = rp.refresh(tokens.refresh_token(), &[]);
         assert_eq!(tokens.status, 200, "{}", tokens.json);

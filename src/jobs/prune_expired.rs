@@ -86,7 +86,11 @@ async fn in_batches(
 ) -> Result<usize, StoreError> {
     let mut deleted = 0;
     loop {
-        let done = store.write(batch).await?;
+        let work = move |tx: &mut AnyConnection| {
+            pruning::by_index(tx)?;
+            batch(tx)
+        };
+        let done = store.write(work).await?;
         deleted += done.deleted;
         if !done.is_full {
             return Ok(deleted);

@@ -45,7 +45,6 @@ impl Batch {
 
 macro_rules! delete_batch {
     ($conn:expr, $table:ident, $key:ident, $type:ty, $condition:expr) => {{
-        by_index($conn)?;
         let keys: Vec<$type> = $table::table
             .filter($condition)
             .select($table::$key)
@@ -59,9 +58,9 @@ macro_rules! delete_batch {
     }};
 }
 
-/// PostgreSQL believes that the first rows it looks at will do where a limit is small and much is over. In truth they are
-/// those that have just gone, or there is none any more, and it would read the whole table for each batch.
-fn by_index(conn: &mut AnyConnection) -> Result<(), StoreError> {
+/// Begins each batch. PostgreSQL believes that the first rows it looks at will do where a limit is small and much is over. In
+/// truth they are those that have just gone, or there is none any more, and it would read the whole table each time.
+pub fn by_index(conn: &mut AnyConnection) -> Result<(), StoreError> {
     match conn {
         AnyConnection::Postgres(c) => Ok(c.batch_execute("SET LOCAL enable_seqscan = off")?),
         AnyConnection::Sqlite(_) => Ok(()),
@@ -119,7 +118,6 @@ pub fn audit_events(
     recorded_by: Timestamp,
     trail: &Trail,
 ) -> Result<Batch, StoreError> {
-    by_index(conn)?;
     let mut names = audit_seals::prune(conn, recorded_by, trail.now)?;
     let mut is_full = !names.is_empty();
     if names.is_empty() {
@@ -157,7 +155,6 @@ pub fn sessions(
 ) -> Result<Batch, StoreError> {
     enum LookAgain {}
     use session_rows as t;
-    by_index(conn)?;
     let due: Vec<sessions::Row> = t::table
         .filter(t::prune_after.le(over_by.seconds()))
         .order(t::prune_after)
@@ -192,7 +189,6 @@ pub fn grants(
 ) -> Result<Batch, StoreError> {
     enum LookAgain {}
     use grants as t;
-    by_index(conn)?;
     let due: Vec<Due> = t::table
         .filter(t::prune_after.le(over_by.seconds()))
         .order(t::prune_after)
